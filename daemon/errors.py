@@ -1,0 +1,76 @@
+"""Errors, named by what the caller can do.
+
+Each docstring says what to do.  The kind of a failure is decided where the knowledge is (an element, the
+outbound client, the store) and obeyed by whoever drives the work (a poller, the dispatcher, the API).
+"""
+
+
+class TidingsError(Exception):
+    """Base of all errors that tidings raises on purpose."""
+
+
+class ConfigError(TidingsError):
+    """The operator must edit the configuration; the message names the key and the remedy."""
+
+
+class Invalid(TidingsError):
+    """The caller sent something that can never work; change it and call again.
+
+    *problems* maps the name of a field (dotted, as the caller wrote it) to a sentence that says what is
+    wrong with it and what it should be.
+    """
+
+    def __init__(self, problems: dict[str, str]) -> None:
+        super().__init__("; ".join(f"{field}: {problem}" for field, problem in problems.items()))
+        self.problems = problems
+
+
+class NotFound(TidingsError):
+    """There is no such thing, or it is not the caller's; check the id."""
+
+
+class ElementError(TidingsError):
+    """Something went wrong with a provider."""
+
+
+class Transient(ElementError):
+    """The provider cannot now: try later, not before *retry_after* seconds when it is given."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Refused(ElementError):
+    """The provider will not, and trying again does not help: a person must look.
+
+    *status* is the provider's HTTP status where it gave one.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Unauthorized(Refused):
+    """The provider does not accept the credentials: refresh them, or ask the account's owner."""
+
+
+class BadSignature(ElementError):
+    """A webhook is not from whom it says: refuse it."""
+
+
+class Outage(TidingsError):
+    """The database is away: nothing was stored; try again soon."""
+
+
+class NotOwner(TidingsError):
+    """Another tidings process works on this database: stop one of them."""
+
+
+class NotSent(TidingsError):
+    """Not a byte of the request left this machine: it may be sent again without any mark."""
+
+
+class Unanswered(TidingsError):
+    """The request left, wholly or partly, and no complete answer came: the receiver may have acted on it."""

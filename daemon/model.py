@@ -1,0 +1,136 @@
+"""The words of tidings: values without behaviour, frozen, used by every layer.
+
+    provider ── Record ──► Poller ─┐
+                                   ├─► Change ─► Entry in the log ─► Notification ─► callback
+    provider ── webhook ───────────┘
+
+An *element* is a kind of provider, an *instance* an authenticated account at one.  A *change* is one
+record created, changed or deleted.  A *notification* is what one POST to a callback carries.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+Json = dict[str, Any]
+
+MASK = "********"
+"""What stands in the log, in answers and on pages where a secret would."""
+
+
+class ChangeType(StrEnum):
+    """What happened to a record; `eventType` in a notification."""
+
+    CREATED = "CREATED"
+    UPDATED = "UPDATED"
+    DELETED = "DELETED"
+    UNKNOWN = "UNKNOWN"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One record created, changed or deleted, as a poll or a webhook showed it.
+
+    *changed* is the provider's own time of the change where it gives one (aware, UTC).
+    *fingerprint* (16 bytes) names this version of this object: the same version seen twice has the same
+    fingerprint.  *data* is JSON: of a poll, the record; of a webhook, empty unless it holds the whole body.
+    """
+
+    object_type: str
+    object_id: str
+    change: ChangeType
+    changed: datetime | None
+    fingerprint: bytes
+    data: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One term of a `where`: *attribute* *operator* *value*, operators as in CEQL (`=`, `>=`, `IN`, …)."""
+
+    attribute: str
+    operator: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What to read from a provider: placeholders filled in, the `where` taken apart.
+
+    *resource* is the path below the hub (`customers`, `calendars/primary/changed-events`);
+    *conditions* are the terms of `where`, all of which must hold; *parameters* are the other query
+    parameters, in order; *since* is the moment that the placeholders stand for.
+    """
+
+    resource: str
+    conditions: tuple[Condition, ...] = ()
+    parameters: tuple[tuple[str, str], ...] = ()
+    page_size: int | None = None
+    since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of records from a provider.
+
+    *asked* is the provider's own clock (its `Date` header) when it answered, or ours where it gave none.
+    *last* is true when the provider said, or the element knows, that no page follows.
+    """
+
+    records: tuple[Json, ...]
+    asked: datetime
+    last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A request that a provider sent to `/events/…`, as it arrived."""
+
+    method: str
+    path: str
+    url: str
+    headers: Mapping[str, str]  # case-insensitive
+    query: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What to answer to a provider instead of the usual 200: a challenge, an acknowledgement."""
+
+    status: int = 200
+    body: bytes = b""
+    content_type: str = "text/plain"
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookEvent:
+    """One change that a webhook speaks of, with the value that routes it to its instance(s).
+
+    *route* is the value to compare with the instances' configuration (see `Element.routing_key`); None
+    when the path or a header names the instance.  *identity* names this event for recognising a repeat:
+    the provider's event id, or whatever makes the event unique.
+    """
+
+    object_type: str
+    object_id: str
+    change: ChangeType
+    changed: datetime | None
+    identity: str
+    route: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What an element made of a webhook.
+
+    *raw* is the provider's body as JSON (bytes), kept whole in the log.  With *hint* true the events say
+    only that something changed: the instances' pollers are woken and the entry is what they then read.
+    """
+
+    events: tuple[WebhookEvent, ...] = ()
+    raw: bytes = b"{}"
+    reply: Reply = field(default_factory=Reply)
+    hint: bool = False
