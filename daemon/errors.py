@@ -72,5 +72,13 @@ class NotSent(TidingsError):
     """Not a byte of the request left this machine: it may be sent again without any mark."""
 
 
+class AddressRefused(NotSent):
+    """The callback is at an address where nothing may be sent: move it, or allow its network."""
+
+
+class CertificateRefused(NotSent):
+    """The callback's certificate is not good for its name: whoever runs the receiver must renew or correct it."""
+
+
 class Unanswered(TidingsError):
     """The request left, wholly or partly, and no complete answer came: the receiver may have acted on it."""

@@ -20,6 +20,28 @@ MASK = "********"
 """What stands in the log, in answers and on pages where a secret would."""
 
 
+class Secret:
+    """A text that must not be shown: `repr` and `str` say *shown*, only `reveal` says the text."""
+
+    __slots__ = ("_shown", "_text")
+
+    def __init__(self, text: str, *, shown: str = MASK) -> None:
+        self._text, self._shown = text, shown
+
+    def reveal(self) -> str:
+        """Return the text, for the one who must send or compare it."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return self._shown
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+
 class ChangeType(StrEnum):
     """What happened to a record; `eventType` in a notification."""
 
@@ -48,11 +70,15 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One term of a `where`: *attribute* *operator* *value*, operators as in CEQL (`=`, `>=`, `IN`, …)."""
+    """One term of a `where`: *attribute* *operator* *value*, operators as in CEQL (`=`, `>=`, `IN`, …).
+
+    *joined* is AND, or OR where this term begins an alternative to all the terms before it.
+    """
 
     attribute: str
     operator: str
     value: str
+    joined: str = "AND"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +86,9 @@ class Query:
     """What to read from a provider: placeholders filled in, the `where` taken apart.
 
     *resource* is the path below the hub (`customers`, `calendars/primary/changed-events`);
-    *conditions* are the terms of `where`, all of which must hold; *parameters* are the other query
-    parameters, in order; *since* is the moment that the placeholders stand for.
+    *conditions* are the terms of `where`, all of which must hold unless one is joined by OR; *where* is
+    the same as text, for an element that passes it on; *parameters* are the other query parameters, in
+    order; *since* is the moment that the placeholders stand for.
     """
 
     resource: str
@@ -69,6 +96,7 @@ class Query:
     parameters: tuple[tuple[str, str], ...] = ()
     page_size: int | None = None
     since: datetime | None = None
+    where: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,3 +162,73 @@ class Received:
     raw: bytes = b"{}"
     reply: Reply = field(default_factory=Reply)
     hint: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request to a provider.  *url* is absolute; *body* is ready to send."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A provider's answer, whole.  *headers* is case-insensitive."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who makes a request: a user of an organization."""
+
+    user_id: int
+    organization_id: int
+    name: str
+    organization: str
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """An authenticated account at a provider.
+
+    *configuration* is as the API shows it: every value a string or None, secrets masked.  *revision* is the
+    position of the log entry that made the instance what it is.
+    """
+
+    id: int
+    organization_id: int
+    user_id: int
+    element_key: str
+    hub: str
+    name: str
+    tags: tuple[str, ...]
+    configuration: Mapping[str, str | None]
+    token_digest: bytes
+    disabled: bool
+    created: datetime
+    updated: datetime
+    revision: int
+
+    @property
+    def notifies(self) -> bool:
+        """Whether events are switched on."""
+        return (self.configuration.get("event.notification.enabled") or "").lower() == "true"
+
+    @property
+    def callback_url(self) -> str | None:
+        """Where notifications go; None when events are off or no address is given."""
+        url = self.configuration.get("event.notification.callback.url")
+        return url if self.notifies and url and url != "false" else None
+
+    @property
+    def polled(self) -> bool:
+        """Whether it wants to be polled, as far as its configuration says (the element has a word too)."""
+        vendor = (self.configuration.get("event.vendor.type") or "").lower()
+        return self.notifies and not self.disabled and vendor in {"", "polling", "both"}

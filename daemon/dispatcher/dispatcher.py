@@ -1,0 +1,478 @@
+"""The dispatcher: tails the log, feeds a lane per callback, writes down what became of each notification.
+
+    log ──tail──► lane ──take──► attempt ──► lane ──flush──► log
+           └─(a lane that is behind reads the log itself, by its instance)
+
+Outcomes and reservations of all lanes are written together, one row for many: at once when a lane cannot go on
+without, else when the oldest has waited FLUSH_AFTER.  That is how a delivery costs far less than a statement.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import asyncpg
+import structlog
+
+from daemon.backoff import Schedule
+from daemon.dispatcher.lane import Flushed, Item, Lane, Rules, State
+from daemon.dispatcher.sending import Sender, Verdict, attempt, headers
+from daemon.errors import Outage
+from daemon.model import Instance
+from daemon.notifications import Notification, render
+from daemon.store import deliveries, log
+from daemon.store.database import OUTAGE, Pool
+from daemon.store.deliveries import Outcome, Progress, Reader
+from daemon.store.directory import Directory
+from daemon.store.writer import Unit, Writer
+
+logger = structlog.get_logger()
+
+TAIL_ROWS = 1000
+"""Rows that one look at the log takes; a notification has at most 20."""
+
+TAIL_PAUSE = 0.025
+"""Seconds between two looks at the log under load: one statement serves what came meanwhile.  Idle, none."""
+
+TAIL_BACKSTOP = 1.0
+"""Seconds after which the log is looked at though nobody said that there is something."""
+
+FLUSH_AFTER = 0.2
+"""Seconds that an outcome may wait to be written; a crash within them leaves the notification in doubt."""
+
+CATCH_UP = 4
+"""Lanes that are behind and read the log at the same time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How the operator wants deliveries: see `[delivery]`.  *disable_after* in seconds."""
+
+    schedule: Schedule
+    rules: Rules = field(default_factory=Rules)
+    disable_after: float = 5 * 86_400.0
+    drain: float = 5.0
+
+
+class Dispatcher:
+    """Delivers what the log holds to every callback; `run` is its loop."""
+
+    def __init__(
+        self,
+        *,
+        pool: Pool,
+        writer: Writer,
+        directory: Directory,
+        sender: Sender,
+        delivery: Delivery,
+        clock: Callable[[], float] = time.time,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._pool = pool
+        self._writer = writer
+        self._directory = directory
+        self._sender = sender
+        self._delivery = delivery
+        self._clock = clock
+        self._chance = chance
+        self._lanes: dict[int, Lane] = {}
+        self._by_instance: dict[int, list[Lane]] = {}
+        self._head = 0  # the log is tailed up to here
+        self._reader: Reader
+        self._group: asyncio.TaskGroup
+        self._something = asyncio.Event()
+        self._timer = asyncio.Event()
+        self._ended = asyncio.Event()  # an attempt ended
+        self._flush_wanted = asyncio.Event()
+        self._flush_at: float | None = None  # loop time by which outcomes are to be written
+        self._behind: dict[int, None] = {}
+        self._behind_wanted = asyncio.Event()
+        self._callbacks_changed = directory.watch()
+        self.delivered = 0
+        self.failed = 0
+
+    def wake(self) -> None:
+        """Look at the log now."""
+        self._something.set()
+
+    def look_again(self) -> None:
+        """Callbacks changed (disabled, enabled, a replay asked for): make the lanes what they are now."""
+        self._callbacks_changed.set()
+
+    async def run(self) -> None:
+        """Settle what the last run left open, then deliver until cancelled.
+
+        Cancelled, it starts nothing more and gives attempts under way *drain* seconds to end.
+        """
+        async with asyncio.TaskGroup() as self._group:
+            await self._until_there(self._recover)
+            for name, loop in (
+                ("tail", self._tail),
+                ("flush", self._flush),
+                ("time", self._time),
+                ("callbacks", self._watch_callbacks),
+                *((f"catch up {number}", self._catch_up) for number in range(CATCH_UP)),
+            ):
+                self._group.create_task(loop(), name=f"dispatcher {name}")
+            try:
+                await asyncio.get_running_loop().create_future()
+            except asyncio.CancelledError:
+                await self._drain()
+                raise
+
+    async def _drain(self) -> None:
+        """Let attempts under way end, write down what is known, give up what was reserved and not used."""
+        for lane in self._lanes.values():
+            lane.paused = True
+        try:
+            async with asyncio.timeout(self._delivery.drain):
+                while any(lane.in_flight for lane in self._lanes.values()):
+                    self._ended.clear()
+                    await self._ended.wait()
+                await self._write()
+                unused = [lane.release() for lane in self._lanes.values() if lane.reserved > lane.cursor]
+                if unused:
+                    await self._writer.append(Unit([deliveries.entry(unused, [])]))
+        except (TimeoutError, Outage) as error:
+            # Nothing is lost: what has no outcome is in doubt at the next start.
+            logger.warning("stopped with deliveries open", error=str(error) or "they took too long")
+
+    # ── starting ─────────────────────────────────────────────────────────────────────────────────────
+
+    async def _recover(self) -> None:
+        """Write down as doubtful what may have been sent and has no outcome, then load the lanes."""
+        log_id = await log.log_id(self._pool)
+        self._reader = Reader(db=self._pool, log_id=log_id)
+        doubtful = await deliveries.unanswered(self._pool, self._delivery.rules.window, self._writer.opened_at)
+        now = int(self._clock() * 1000)
+        if doubtful:
+            logger.warning("deliveries in doubt after a crash", number=len(doubtful))
+            outcomes = [
+                Outcome(callback, notification, "retrying", attempts, now, now, None, "in doubt: no outcome", doubtful=True)
+                for callback, notification, attempts in doubtful
+            ]
+            await self._writer.append(Unit([deliveries.entry([], outcomes)]), patient=True)
+        self._head = await log.head(self._pool)
+        await self._load_callbacks()
+
+    async def _load_callbacks(self) -> None:
+        """Make the lanes what the callbacks are: new ones, ended ones, paused ones."""
+        rows = await deliveries.callbacks(self._pool)
+        behind = await deliveries.behind(self._pool)
+        for row in rows:
+            lane = self._lanes.get(row["id"])
+            instance = self._directory.get(row["instance_id"])
+            alive = row["state"] in {"active", "disabled"} and instance is not None
+            if lane is not None and (not alive or row["cursor"] > lane.read or lane.reloadable):
+                # Ended; or ended and begun anew since we looked; or there are rows that it had no room for.
+                self._drop(lane)
+                lane = None
+            if not alive or row["replay"] is not None:
+                continue
+            paused = row["state"] == "disabled" or instance is None or instance.disabled
+            if lane is None:
+                lane = await self._load(row, paused=paused)
+                if row["id"] in behind or lane.read < self._head:
+                    lane.behind = True
+            elif lane.paused and not paused:
+                lane.paused = False
+                lane.retry_now(self._clock())
+            lane.paused = paused
+            if lane.behind:
+                self._want_more(lane)
+            self._pump(lane)
+        self._timer.set()
+
+    async def _load(self, row: asyncpg.Record, *, paused: bool) -> Lane:
+        lane = Lane(
+            id=row["id"],
+            instance_id=row["instance_id"],
+            cursor=row["cursor"],
+            reserved=row["reserved"],
+            rules=self._delivery.rules,
+            paused=paused,
+            failing=None if row["failing"] is None else row["failing"].timestamp(),
+        )
+        lane.skip = await deliveries.rows_above(self._pool, lane.id, lane.cursor)
+        open_rows = await deliveries.open_of(self._pool, lane.id, lane.rules.parked)
+        lane.partial = len(open_rows) == lane.rules.parked
+        for open_row in open_rows:
+            lane.restore(
+                open_row["notification"],
+                frozenset((kind, object_id) for kind, object_id in open_row["objects"]),
+                _STATES[open_row["state"]],
+                open_row["attempts"],
+                0.0 if open_row["due"] is None else open_row["due"].timestamp(),
+                doubtful=open_row["doubtful"],
+            )
+        self._lanes[lane.id] = lane
+        self._by_instance.setdefault(lane.instance_id, []).append(lane)
+        return lane
+
+    def _drop(self, lane: Lane) -> None:
+        lane.paused = True
+        del self._lanes[lane.id]
+        self._by_instance[lane.instance_id].remove(lane)
+
+    async def _watch_callbacks(self) -> None:
+        while True:
+            await self._callbacks_changed.wait()
+            self._callbacks_changed.clear()
+            await self._until_there(self._load_callbacks)
+
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────────
+
+    async def _tail(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(TAIL_BACKSTOP):
+                    await self._something.wait()
+            except TimeoutError:
+                pass  # the backstop: look anyhow
+            self._something.clear()
+            await self._until_there(self._read_tail)
+            await asyncio.sleep(TAIL_PAUSE)
+
+    async def _read_tail(self) -> None:
+        while True:
+            rows = await log.changes_after(self._pool, self._head, TAIL_ROWS)
+            whole = _whole(rows, TAIL_ROWS)
+            for row in whole:
+                if row["kind"] != "change":
+                    # Later notifications show the instance as it is from here on.
+                    self._reader.forget(row["instance_id"])
+            if whole:
+                await self._feed([row for row in whole if row["kind"] == "change"])
+                self._head = whole[-1]["position"]
+            if len(rows) < TAIL_ROWS:
+                return
+
+    async def _feed(self, rows: Sequence[asyncpg.Record]) -> None:
+        """Give each lane its part, as far as it has room; a lane without room will read by itself."""
+        wanted: list[asyncpg.Record] = []
+        takers: dict[int, list[Lane]] = {}
+        for instance_id, of_instance in groupby(
+            sorted(rows, key=lambda row: row["instance_id"]), key=lambda row: row["instance_id"]
+        ):
+            mine = list(of_instance)
+            lanes = [lane for lane in self._by_instance.get(instance_id, ()) if not lane.behind]
+            for lane in lanes:
+                if lane.room < len(mine):
+                    lane.behind = True
+                    self._want_more(lane)
+            if takers_here := [lane for lane in lanes if not lane.behind]:
+                wanted.extend(mine)
+                takers[instance_id] = takers_here
+        if not wanted:
+            return
+        notifications = await self._reader.notifications(wanted)
+        for instance_id, mine_too in groupby(notifications, key=lambda n: n.instance.id):
+            fresh = list(mine_too)
+            for lane in takers[instance_id]:
+                # While the instance's life was read, the lane may have been reloaded or have read itself.
+                if not lane.behind and lane.read < fresh[0].position:
+                    lane.offer(fresh)
+                    self._pump(lane)
+
+    def _want_more(self, lane: Lane) -> None:
+        if lane.behind and not lane.paused and lane.room > lane.rules.window // 2:
+            self._behind[lane.id] = None
+            self._behind_wanted.set()
+
+    async def _catch_up(self) -> None:
+        while True:
+            await self._behind_wanted.wait()
+            if not self._behind:
+                self._behind_wanted.clear()
+                continue
+            lane_id = next(iter(self._behind))
+            del self._behind[lane_id]
+            lane = self._lanes.get(lane_id)
+            if lane is not None and lane.behind:
+                await self._until_there(lambda lane=lane: self._read_more(lane))  # type: ignore[misc] — mypy cannot type a lambda's default
+
+    async def _read_more(self, lane: Lane) -> None:
+        head = self._head
+        limit = max(lane.room, 20)
+        rows = await log.changes_of_instance(self._pool, lane.instance_id, lane.read, limit, until=head)
+        notifications = await self._reader.notifications(_whole(rows, limit))
+        lane.offer(notifications)
+        if len(rows) < limit:
+            lane.read = max(lane.read, head)
+            # What was tailed while this read ran was not given to a lane that is behind.
+            lane.behind = self._head > head
+        self._pump(lane)
+
+    # ── sending ──────────────────────────────────────────────────────────────────────────────────────
+
+    def _pump(self, lane: Lane) -> None:
+        """Start what can go now."""
+        now = self._clock()
+        lane.wake_due(now)
+        while (item := lane.take(now)) is not None:
+            self._group.create_task(self._deliver(lane, item), name=f"deliver {lane.id}")
+        self._after(lane)
+
+    def _after(self, lane: Lane) -> None:
+        if lane.wants_flush:
+            self._flush_at = 0.0
+            self._flush_wanted.set()
+        elif lane.has_outcomes and self._flush_at is None:
+            self._flush_at = asyncio.get_running_loop().time() + FLUSH_AFTER
+            self._flush_wanted.set()
+        if lane.behind:
+            self._want_more(lane)
+        if lane.reloadable:
+            self.look_again()
+
+    async def _deliver(self, lane: Lane, item: Item | None) -> None:
+        """Send *item*, then go on with the lane's next while there is one: a task serves many."""
+        while item is not None:
+            await self._send(lane, item)
+            now = self._clock()
+            lane.wake_due(now)
+            item = None if lane.id not in self._lanes else lane.take(now)
+            self._after(lane)
+        if (moment := lane.next_time()) is not None and moment <= self._clock() + 3600:
+            self._timer.set()
+
+    async def _send(self, lane: Lane, item: Item) -> None:
+        verdict = await self._attempt(lane, item)
+        self._ended.set()
+        now = self._clock()
+        if verdict.delivered:
+            self.delivered += 1
+            lane.delivered(item, now, verdict.status or 200)
+            return
+        self.failed += 1
+        if lane.failures == 0:
+            logger.warning("callback fails", callback=lane.id, error=verdict.error, notification=item.position)
+        delay = self._delivery.schedule.delay(item.attempts + 1, self._chance)
+        lane.failed(
+            item,
+            now,
+            error=verdict.error or "failed",
+            status=verdict.status,
+            delay=0.0 if verdict.gone else delay,
+            doubtful=verdict.doubtful,
+            quiet=verdict.quiet,
+            jitter=self._chance() * 2 - 1,
+        )
+        since = lane.failing
+        if verdict.gone:
+            await self._disable(lane, "the receiver answered 410 Gone")
+        elif since is not None and now - since >= self._delivery.disable_after:
+            await self._disable(lane, f"nothing was accepted since {time.strftime('%Y-%m-%d %H:%M', time.gmtime(since))} UTC")
+
+    async def _attempt(self, lane: Lane, item: Item) -> Verdict:
+        instance = self._directory.get(lane.instance_id)
+        url = None if instance is None else instance.callback_url
+        if instance is None or url is None:
+            return Verdict(delivered=False, error="the instance has no callback address")
+        try:
+            settings = await self._directory.settings(instance)
+            if item.notification is None:
+                item.notification = (await self._reader.read([item.position]))[0]
+        except (*OUTAGE, Outage) as error:
+            return Verdict(delivered=False, error=f"the database is away: {error}")
+        notification: Notification = item.notification
+        body = render(notification)
+        sent = headers(notification, body, settings, self._clock(), repeat=item.doubtful)
+        return await attempt(self._sender, url, sent, body)
+
+    async def _disable(self, lane: Lane, reason: str) -> None:
+        lane.paused = True
+        logger.error("callback disabled", callback=lane.id, reason=reason)
+        entry = deliveries.callback_entry("callback.disabled", lane.id, lane.instance_id, reason)
+        await self._writer.append(Unit([entry]), patient=True)
+
+    async def _time(self) -> None:
+        """Wake lanes whose retries, probes or quiet times are due."""
+        while True:
+            now = self._clock()
+            soonest = now + 60
+            for lane in list(self._lanes.values()):
+                moment = lane.next_time()
+                if moment is None:
+                    continue
+                if moment <= now:
+                    self._pump(lane)
+                    moment = lane.next_time() or soonest
+                    moment = max(moment, now + 0.05)
+                soonest = min(soonest, moment)
+            try:
+                async with asyncio.timeout(max(soonest - self._clock(), 0.01)):
+                    await self._timer.wait()
+            except TimeoutError:
+                pass  # something is due
+            self._timer.clear()
+
+    # ── writing ──────────────────────────────────────────────────────────────────────────────────────
+
+    async def _flush(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._flush_wanted.wait()
+            self._flush_wanted.clear()
+            while self._flush_at is not None and (rest := self._flush_at - loop.time()) > 0:
+                try:
+                    async with asyncio.timeout(rest):
+                        await self._flush_wanted.wait()
+                    self._flush_wanted.clear()
+                except TimeoutError:
+                    pass  # the oldest outcome has waited long enough
+            self._flush_at = None
+            await self._write()
+
+    async def _write(self) -> None:
+        progress: list[Progress] = []
+        outcomes: list[Outcome] = []
+        flushed: list[tuple[Lane, Flushed]] = []
+        for lane in self._lanes.values():
+            if lane.has_outcomes or lane.wants_flush:
+                of_lane, its_outcomes, done = lane.flush(self._head)
+                progress.append(of_lane)
+                outcomes += its_outcomes
+                flushed.append((lane, done))
+        if not flushed:
+            return
+        await self._writer.append(Unit([deliveries.entry(progress, outcomes)]), patient=True)
+        for lane, done in flushed:
+            lane.flushed(done)
+            if lane.id in self._lanes:
+                self._pump(lane)
+
+    async def _until_there(self, work: Callable[[], object]) -> None:
+        """Do *work* (a coroutine function), again and again while the database is away."""
+        pause = 0.1
+        while True:
+            try:
+                await work()  # type: ignore[misc] — coroutine functions of several shapes
+                return
+            except (*OUTAGE, Outage) as error:
+                logger.warning("dispatcher waits for the database", error=str(error) or type(error).__name__)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 2.0)
+
+
+_STATES = {
+    "retrying": State.RETRYING,
+    "waiting": State.WAITING,
+    "in_doubt": State.HELD,
+    "held": State.HELD,
+    "in_flight": State.HELD,
+}
+
+
+def _whole(rows: Sequence[asyncpg.Record], limit: int) -> Sequence[asyncpg.Record]:
+    """*rows* without a last notification that the limit may have cut."""
+    if len(rows) < limit or rows[-1]["notification"] is None:
+        return rows
+    cut = rows[-1]["notification"]
+    end = len(rows)
+    while end and rows[end - 1]["notification"] == cut:
+        end -= 1
+    return rows[:end]

@@ -1,0 +1,429 @@
+"""A lane: the deliveries of one callback, as a machine without I/O.
+
+What happens is told to it (`offer`, `flushed`, `answered`), what to do is asked of it (`take`, `flush`), and
+the time is passed in, so every interleaving can be played through by a test.
+
+    offer ─► fresh ──take──► in flight ─┬─ 2xx ──────► delivered
+               │                        ├─ failed ───► retrying ─ due ─► reserving ─ durable ─► in flight
+               │                        └─ no answer ► retrying, doubtful
+               └─ behind an unsettled one about the same object ─► waiting
+
+The invariants, each with its property test:
+
+- Before a request leaves, its attempt is durable.  For a fresh notification that is the callback's reserved
+  position, drawn ahead in one row for many; for a repeated one its own row, `in_flight`.
+- At most `window` fresh notifications are out at once; so after a crash those that may have been sent are
+  among the first `window` without a row between cursor and reserved.
+- Of two notifications about one object the later is never out while the earlier is unsettled.
+- The cursor passes a notification only in the transaction that writes its row.
+- A breaker that is open lets one attempt through at a time, and such a probe uses nothing up.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from heapq import heappop, heappush
+
+from daemon.notifications import Notification
+from daemon.store.deliveries import Outcome, Progress
+
+Object = tuple[str, str]
+
+
+class State(Enum):
+    """Where a notification is, as this process sees it."""
+
+    FRESH = auto()
+    RETRYING = auto()
+    RESERVING = auto()
+    WAITING = auto()
+    IN_FLIGHT = auto()
+    HELD = auto()
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """One unsettled notification.  *notification* is None when it must be read from the log again."""
+
+    position: int
+    objects: frozenset[Object]
+    notification: Notification | None = None
+    state: State = State.FRESH
+    attempts: int = 0
+    due: float = 0.0  # seconds since the epoch
+    doubtful: bool = False
+    blockers: int = 0  # objects of which an earlier notification is unsettled
+    parked: bool = False  # has a row of its own
+    probe: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What holds for a lane."""
+
+    window: int = 256
+    """Fresh notifications that may be out of the log and without a row."""
+    ahead: int = 10_000
+    """Positions reserved beyond the log's head, so that one row serves many notifications."""
+    parked: int = 5_000
+    """Unsettled notifications with a row that are kept in mind; when there are more, the lane stops reading."""
+    concurrency: int = 8
+    breaker: int = 10
+    """Failures in a row, with nothing accepted between, that open the breaker."""
+    probe_first: float = 1.0
+    probe_most: float = 300.0
+    """Seconds between probes of an open breaker: doubling from the first to the most."""
+
+
+@dataclass(slots=True)
+class Lane:
+    """The deliveries of one callback."""
+
+    id: int
+    instance_id: int
+    cursor: int
+    reserved: int
+    rules: Rules = field(default_factory=Rules)
+    paused: bool = False
+    behind: bool = False
+    partial: bool = False  # there are more unsettled rows than it has in mind
+    failing: float | None = None  # since when nothing was accepted
+    read: int = 0  # the log is loaded up to here
+    skip: set[int] = field(default_factory=set)  # above the cursor, with a row already
+    in_flight: int = 0
+    failures: int = 0  # in a row
+    probe_at: float = 0.0  # an open breaker lets one through then
+    not_before: float = 0.0  # the receiver asked for quiet (Retry-After)
+    _items: dict[int, Item] = field(default_factory=dict)
+    _fresh: dict[int, Item] = field(default_factory=dict)  # without a row, in order of position
+    _queues: dict[Object, deque[Item]] = field(default_factory=dict)
+    _ready: deque[Item] = field(default_factory=deque)
+    _due: list[tuple[float, int]] = field(default_factory=list)
+    _reserving: list[Item] = field(default_factory=list)
+    _outcomes: dict[int, Outcome] = field(default_factory=dict)
+    _flushing: int = 0  # fresh ones whose row is being written
+    _dirty: bool = False
+
+    def __post_init__(self) -> None:
+        self.read = max(self.read, self.cursor)
+
+    # ── what comes in ────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def room(self) -> int:
+        """How many more fresh notifications it takes now."""
+        if self.partial or len(self._items) - len(self._fresh) >= self.rules.parked:
+            return 0
+        return self.rules.window - len(self._fresh) - self._flushing
+
+    @property
+    def reloadable(self) -> bool:
+        """Whether it had to leave unsettled rows out and may now be loaded again, with more of them."""
+        quiet = not self.in_flight and not self._outcomes and not self._flushing and not self._reserving
+        return self.partial and quiet and len(self._items) < self.rules.parked // 2
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is unsettled and nothing waits to be written."""
+        return not self._items and not self._outcomes and not self._dirty
+
+    def offer(self, notifications: Iterable[Notification]) -> None:
+        """Take in notifications from the log, in order; they must follow what was read before."""
+        for notification in notifications:
+            self.read = notification.last
+            if notification.position in self.skip:
+                self.skip.discard(notification.position)
+                continue
+            item = Item(notification.position, notification.objects, notification)
+            self._enter(item)
+            self._fresh[item.position] = item
+            if item.blockers == 0:
+                self._ready.append(item)
+
+    def restore(
+        self, position: int, objects: frozenset[Object], state: State, attempts: int, due: float, *, doubtful: bool
+    ) -> None:
+        """Take in a notification that has a row, as the database has it; in order, before any `offer`."""
+        item = Item(position, objects, None, state, attempts, due, doubtful=doubtful, parked=True)
+        self._enter(item)
+        if state is State.WAITING and not item.blockers:
+            item.state = State.RETRYING  # what it waited for was settled just before the end
+        if item.state is State.RETRYING:
+            heappush(self._due, (due, position))
+
+    def _enter(self, item: Item) -> None:
+        self._items[item.position] = item
+        for key in item.objects:
+            queue = self._queues.setdefault(key, deque())
+            item.blockers += bool(queue)
+            queue.append(item)
+
+    # ── what goes out ────────────────────────────────────────────────────────────────────────────────
+
+    def take(self, now: float) -> Item | None:
+        """The next notification to send, which counts as in flight from here; None when there is none now.
+
+        Its attempt is durable.  The caller sends it and calls `answered`.
+        """
+        if self.paused or now < self.not_before or self.in_flight >= self.rules.concurrency:
+            return None
+        probing = self.failures >= self.rules.breaker
+        if probing and (self.in_flight or now < self.probe_at):
+            return None
+        while self._ready:
+            item = self._ready[0]
+            if item.state not in {State.FRESH, State.RESERVING} or item.blockers:
+                self._ready.popleft()
+                continue
+            if not item.parked and item.position > self.reserved:
+                return None  # a reservation is needed first; see `wants_flush`
+            self._ready.popleft()
+            item.state = State.IN_FLIGHT
+            item.probe = probing
+            self.in_flight += 1
+            return item
+        return None
+
+    def wake_due(self, now: float) -> None:
+        """Move retries whose time has come on: their attempt is written with the next flush."""
+        if self.paused or now < self.not_before:
+            return
+        probing = self.failures >= self.rules.breaker
+        if probing and now < self.probe_at:
+            return
+        while self._due and self._due[0][0] <= now:
+            if probing and (self._reserving or self._ready or self.in_flight):
+                return
+            due, position = heappop(self._due)
+            item = self._items.get(position)
+            if item is None or item.state is not State.RETRYING or item.due != due or item.blockers:
+                continue
+            self._reserve(item)
+
+    def _reserve(self, item: Item) -> None:
+        item.state = State.RESERVING
+        self._reserving.append(item)
+        self._outcomes[item.position] = Outcome(
+            self.id, item.position, "in_flight", item.attempts, None, None, None, None, item.doubtful
+        )
+
+    def next_time(self) -> float | None:
+        """When `wake_due` or `take` has something that it has not now; None when only an event changes that."""
+        if self.paused:
+            return None
+        times = [self._due[0][0]] if self._due else []
+        if self._ready and self.not_before:
+            times.append(self.not_before)
+        if not times and not self._ready:
+            return None
+        floor = self.not_before
+        if self.failures >= self.rules.breaker:
+            floor = max(floor, self.probe_at)
+            times.append(floor)
+        return max(min(times), floor) if times else None
+
+    # ── what came back ───────────────────────────────────────────────────────────────────────────────
+
+    def delivered(self, item: Item, now: float, status: int) -> None:
+        """The receiver accepted *item*."""
+        self.in_flight -= 1
+        was_open = self.failures >= self.rules.breaker
+        self.failures, self.failing, self.probe_at, self.not_before = 0, None, 0.0, 0.0
+        self._record(item, "delivered", now, attempts=item.attempts + 1, status=status)
+        self._leave(item)
+        if was_open:
+            # Nobody should wait out a delay that an outage of the whole callback made.
+            for other in self._items.values():
+                if other.state is State.RETRYING and other.due > now:
+                    other.due = now
+                    heappush(self._due, (now, other.position))
+
+    def failed(
+        self,
+        item: Item,
+        now: float,
+        *,
+        error: str,
+        status: int | None = None,
+        delay: float | None,
+        doubtful: bool = False,
+        quiet: float = 0.0,
+        jitter: float = 0.0,
+    ) -> None:
+        """The receiver did not accept *item*.
+
+        *delay* is until the next attempt, None when the schedule has ended; *doubtful* when it may have been
+        accepted all the same; *quiet* seconds the receiver wants to be left alone; *jitter* in -1..1.
+        """
+        self.in_flight -= 1
+        self.failures += 1
+        if self.failing is None:
+            self.failing = now
+        item.doubtful = item.doubtful or doubtful
+        if self.failures >= self.rules.breaker:
+            over = min(self.failures - self.rules.breaker, 20)
+            pause = min(self.rules.probe_first * 2**over, self.rules.probe_most)
+            self.probe_at = now + pause * (1 + 0.2 * jitter)
+        if quiet:
+            self.not_before = max(self.not_before, now + quiet)
+        attempts = item.attempts
+        if not item.probe:
+            attempts += 1
+        elif delay is None:
+            delay = 0.0
+        if delay is None:
+            self._record(item, "dead", now, attempts=attempts, status=status, error=error)
+            self._leave(item)
+            return
+        item.attempts = attempts
+        item.due = now + max(delay, quiet)
+        item.state = State.RETRYING
+        item.notification = None  # a row and the log keep it; memory does not
+        self._record(
+            item, "retrying", now, attempts=attempts, due=item.due, status=status, error=error
+        )
+        heappush(self._due, (item.due, item.position))
+
+    def retry_now(self, now: float) -> None:
+        """Bring every retry forward: the callback was enabled, or a person said so."""
+        self.failures, self.probe_at, self.not_before, self.failing = 0, 0.0, 0.0, None
+        for item in self._items.values():
+            if item.state is State.RETRYING:
+                item.due = now
+                heappush(self._due, (now, item.position))
+
+    def _record(
+        self,
+        item: Item,
+        state: str,
+        now: float,
+        *,
+        attempts: int,
+        due: float | None = None,
+        status: int | None = None,
+        error: str | None = None,
+    ) -> None:
+        self._outcomes[item.position] = Outcome(
+            self.id,
+            item.position,
+            state,
+            attempts,
+            None if due is None else int(due * 1000),
+            int(now * 1000),
+            status,
+            error,
+            item.doubtful,
+        )
+
+    def _leave(self, item: Item) -> None:
+        """*item* is settled: the next about each of its objects may go."""
+        del self._items[item.position]
+        for key in item.objects:
+            queue = self._queues[key]
+            queue.popleft()
+            if not queue:
+                del self._queues[key]
+                continue
+            follower = queue[0]
+            follower.blockers -= 1
+            if follower.blockers == 0:
+                self._free(follower)
+
+    def _free(self, item: Item) -> None:
+        if item.state is State.FRESH:
+            self._ready.append(item)
+        elif item.state is State.WAITING:
+            self._reserve(item)
+        elif item.state is State.RETRYING:
+            heappush(self._due, (item.due, item.position))
+
+    # ── what must be durable ─────────────────────────────────────────────────────────────────────────
+
+    @property
+    def wants_flush(self) -> bool:
+        """Whether something cannot go on before a flush: a reservation, or a window full of settled ones."""
+        if self.paused:
+            return bool(self._outcomes)
+        if self._reserving:
+            return True
+        if self._ready and self._ready[0].position > self.reserved and not self._ready[0].parked:
+            return True
+        return bool(self._outcomes) and self.room < self.rules.window // 2
+
+    @property
+    def has_outcomes(self) -> bool:
+        """Whether outcomes wait to be written."""
+        return bool(self._outcomes) or self._dirty
+
+    def flush(self, head: int) -> tuple[Progress, list[Outcome], "Flushed"]:
+        """What to write now, in one transaction, given the log's *head*; then call `flushed`."""
+        if self._parks:
+            self._park_blocked()
+        outcomes = list(self._outcomes.values())
+        settled = 0
+        for outcome in outcomes:
+            item = self._fresh.pop(outcome.notification, None)
+            if item is not None:
+                settled += 1
+                item.parked = True
+        self._outcomes.clear()
+        self._flushing += settled
+        self.cursor = next(iter(self._fresh)) - 1 if self._fresh else self.read
+        reserved = self.reserved
+        if self._fresh:
+            reserved = max(reserved, head + self.rules.ahead) if self._low(head) else reserved
+            reserved = max(reserved, next(reversed(self._fresh)))
+        reserving, self._reserving = self._reserving, []
+        self._dirty = False
+        progress = Progress(
+            self.id,
+            self.cursor,
+            max(reserved, self.cursor),
+            finished=False,
+            failing=None if self.failing is None else int(self.failing * 1000),
+        )
+        return progress, outcomes, Flushed(progress.reserved, settled, reserving)
+
+    def flushed(self, done: "Flushed") -> None:
+        """What `flush` gave is committed."""
+        self.reserved = max(self.reserved, done.reserved)
+        self._flushing -= done.settled
+        self._ready.extend(done.reserving)
+
+    def release(self) -> Progress:
+        """The progress that gives up what was reserved and not used: nothing of this lane is in flight."""
+        self.reserved = self.cursor
+        return Progress(self.id, self.cursor, self.cursor, finished=False, failing=None)
+
+    def _low(self, head: int) -> bool:
+        return self.rules.ahead > 0 and self.reserved < head + self.rules.ahead // 2
+
+    @property
+    def _parks(self) -> bool:
+        return len(self._items) > len(self._fresh)
+
+    def _park_blocked(self) -> None:
+        """Fresh ones behind one that has a row get a row too, so that the cursor can pass them."""
+        for item in self._fresh.values():
+            if item.state is not State.FRESH or not item.blockers:
+                continue
+            if any(self._queues[key][0].parked or self._queues[key][0].state is State.RETRYING for key in item.objects):
+                item.state = State.WAITING
+                item.notification = None
+                self._outcomes[item.position] = Outcome(
+                    self.id, item.position, "waiting", item.attempts, None, None, None, None, item.doubtful
+                )
+
+    def __iter__(self) -> Iterator[Item]:
+        """All unsettled notifications."""
+        return iter(self._items.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """What a flush makes true once it is committed."""
+
+    reserved: int
+    settled: int
+    reserving: list[Item]

@@ -1,0 +1,125 @@
+"""One attempt to deliver: the headers that go with a body, and what an answer means."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+import orjson
+
+from daemon.backoff import retry_after
+from daemon.errors import NotSent, Unanswered
+from daemon.notifications import Notification
+from daemon.signatures import elements_signature, signing_key, standard_signature
+
+RETRY_AFTER_MOST = 86_400.0  # seconds: a receiver that asks for more is tried once a day
+
+ERROR_MOST = 300  # characters of an error that the log keeps
+
+
+class Answer(Protocol):
+    """What a receiver answered: the sender's `Answer`."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def body(self) -> bytes: ...
+
+
+class Sender(Protocol):
+    """Sends a POST and gives the answer, whatever its status.
+
+    Raises `NotSent` when not a byte left, `Unanswered` when the receiver may have acted.
+    """
+
+    async def post(self, url: str, *, headers: Sequence[tuple[str, str]], body: bytes) -> Answer: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What an attempt came to.
+
+    *doubtful*: it may have been accepted all the same.  *quiet*: seconds for which the receiver wants no more.
+    *gone*: the receiver says that the callback is no more (410).
+    """
+
+    delivered: bool
+    status: int | None = None
+    error: str | None = None
+    doubtful: bool = False
+    quiet: float = 0.0
+    gone: bool = False
+
+
+def headers(
+    notification: Notification, body: bytes, settings: Mapping[str, str], now: float, *, repeat: bool
+) -> list[tuple[str, str]]:
+    """The headers of one attempt.
+
+    The callback's own (`event.notification.callback.headers`, Basic authentication), the id twice, and, with
+    a signature key, both signatures.  With *repeat*, the receiver may have had it already and is told so.
+    """
+    sent = [
+        ("content-type", "application/json"),
+        ("Elements-Webhook-Id", notification.id),
+        ("webhook-id", notification.id),
+        ("webhook-timestamp", str(int(now))),
+    ]
+    key = settings.get("event.notification.signature.key")
+    if key:
+        sent.append(("Elements-Webhook-Signature", elements_signature(key, body)))
+        signature = standard_signature([signing_key(key)], notification.id, int(now), body)
+        sent.append(("webhook-signature", signature))
+    if repeat:
+        sent.append(("webhook-redelivery", "possible"))
+    user = settings.get("event.notification.basic.username")
+    if user:
+        credentials = f"{user}:{settings.get('event.notification.basic.password', '')}"
+        sent.append(("authorization", "Basic " + base64.b64encode(credentials.encode()).decode()))
+    sent.extend(own_headers(settings.get("event.notification.callback.headers")))
+    return sent
+
+
+def own_headers(text: str | None) -> list[tuple[str, str]]:
+    """The headers that a callback asks for: a JSON object, or lines (or `;`-separated parts) `Name: value`.
+
+    Cloud Elements does not document the form of `event.notification.callback.headers`; these are the two
+    that occur elsewhere.
+    """
+    if not text:
+        return []
+    if text.lstrip().startswith("{"):
+        try:
+            pairs = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            return []
+        return [(str(name), str(value)) for name, value in pairs.items()]
+    parts = [part.partition(":") for part in text.replace(";", "\n").splitlines()]
+    return [(name.strip(), value.strip()) for name, colon, value in parts if colon and name.strip()]
+
+
+async def attempt(sender: Sender, url: str, sent: Sequence[tuple[str, str]], body: bytes) -> Verdict:
+    """Send once; never raises for what the outside does."""
+    try:
+        answer = await sender.post(url, headers=sent, body=body)
+    except NotSent as error:
+        return Verdict(delivered=False, error=str(error)[:ERROR_MOST])
+    except Unanswered as error:
+        return Verdict(delivered=False, error=str(error)[:ERROR_MOST], doubtful=True)
+    return judge(answer)
+
+
+def judge(answer: Answer) -> Verdict:
+    """Any 2xx is success; a redirect is a failure; 410 ends the callback; 429 and 503 may ask for quiet."""
+    status = answer.status
+    if 200 <= status < 300:
+        return Verdict(delivered=True, status=status)
+    said = answer.body[:200].decode("utf-8", "replace").strip()
+    error = f"answered {status}" + (f": {said}" if said else "")
+    quiet = 0.0
+    if status in {429, 503}:
+        quiet = retry_after(answer.headers, now=datetime.now(UTC), most=RETRY_AFTER_MOST) or 0.0
+    return Verdict(delivered=False, status=status, error=error[:ERROR_MOST], quiet=quiet, gone=status == 410)

@@ -1,0 +1,385 @@
+"""One connection to a receiver: writes one request at a time and reads its answer.
+
+                 begin                    complete head        body ends, limit, time
+    idle ─────────────────────► awaiting ───────────► reading ──────────────────────► answered
+     │                             │                     │ lost, time                   │ keep-alive
+     │ any byte, EOF, time         │ lost, time, junk    └──► answered, truncated       └──► idle
+     ▼                             ▼
+    gone                       Unanswered
+
+The invariant that delivery rests on: *when `begin` returns None, not a byte of the request was given to the
+kernel*; when it returned a future, the request may have arrived, whatever happens next.
+
+What counts as an answer is a complete head.  A body that is too long, too slow or cut off is given up and
+reported as truncated, because what matters (status, Retry-After) has been said.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import httptools
+
+from daemon.errors import Unanswered
+from daemon.outbound.addresses import Address
+
+_PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT
+_ROUNDING = 0.001  # seconds by which uvloop, which counts milliseconds, may call too early
+_RESCUE = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds of one request and of the connections; times in seconds, sizes in bytes.
+
+    *connect*: a place in the pool, the lookup, TCP and TLS together.  *head*: from the first byte written to
+    the complete head of the answer, so also for writing a long body.  *body*: from there to its end.
+    *total*: all of it.  *head_bytes*: heads, interim ones included.  *body_bytes*: of the answer's body on
+    the wire; a longer one ends the connection.  *body_kept*: as much of it is in the `Answer`.
+
+    *idle* is short on purpose: a request written at the moment at which the receiver closes an idle connection
+    is in doubt, and common servers close after 5 s.  A busy connection is never idle for that long.
+    """
+
+    connect: float = 10.0
+    head: float = 20.0
+    body: float = 10.0
+    total: float = 30.0
+    head_bytes: int = 32 * 1024
+    body_bytes: int = 64 * 1024
+    body_kept: int = 4 * 1024
+    idle: float = 4.0
+    idle_per_origin: int = 32
+    per_origin: int = 64
+    connections: int = 512
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be more than 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a receiver answered: any status.
+
+    *headers* has lower-case names; repeated ones are joined with a comma.  *body* is at most
+    `Limits.body_kept` bytes as they came, undecoded; *truncated* says that it is not the whole.
+    *seconds* is the time from the call to the answer.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    truncated: bool
+    seconds: float
+
+
+class Connection(asyncio.Protocol):
+    """A connection to *address*; *lost* is called once when it is gone."""
+
+    __slots__ = (
+        "_armed",
+        "_awaiting",
+        "_body",
+        "_body_armed",
+        "_deadline",
+        "_discarded",
+        "_done",
+        "_handed_on",
+        "_head",
+        "_headers",
+        "_keep",
+        "_kept",
+        "_limits",
+        "_loop",
+        "_lost",
+        "_parser",
+        "_received",
+        "_sock",
+        "_status",
+        "_timer",
+        "_tls",
+        "_total",
+        "_transport",
+        "_truncated",
+        "address",
+        "origin",
+    )
+
+    def __init__(
+        self,
+        *,
+        origin: str,
+        address: Address,
+        sock: socket.socket,
+        tls: bool,
+        limits: Limits,
+        lost: Callable[["Connection"], None],
+    ) -> None:
+        self.origin = origin
+        self.address = address
+        self._sock = sock
+        self._tls = tls
+        self._limits = limits
+        self._lost = lost
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._awaiting: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed = self._deadline = self._total = 0.0
+        self._handed_on = self._discarded = False
+        self._forget()
+
+    def _forget(self) -> None:
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._body: list[bytes] = []
+        self._status = self._received = self._kept = 0
+        self._head = self._done = self._keep = self._truncated = self._body_armed = False
+
+    # What the sender does.
+
+    def begin(self, message: bytes, *, total: float) -> asyncio.Future[None] | None:
+        """Write *message*; the future ends when there is an answer, or raises `Unanswered`.
+
+        None when the connection turned out to be dead before a byte was written.  *total* is the loop's
+        time at which patience ends.
+        """
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return None
+        try:
+            # What the kernel knows and the loop does not yet: the receiver has closed, or says something
+            # that nobody asked for.  Either way this connection is not for a request any more.
+            self._sock.recv(1, _PEEK)
+        except BlockingIOError:
+            pass
+        except OSError:
+            return None
+        else:
+            return None
+        self._forget()
+        if self._tls:
+            transport.write(message)
+            self._handed_on = True
+        elif not self._write(transport, message):
+            return None
+        self._awaiting = self._loop.create_future()
+        self._total = total
+        self._arm(min(total, self._loop.time() + self._limits.head))
+        return self._awaiting
+
+    def _write(self, transport: asyncio.Transport, message: bytes) -> bool:
+        """Give *message* to the kernel, the rest to the transport; false when the kernel took nothing.
+
+        Not `transport.write`: uvloop writes later, and a failure would leave open whether bytes have left.
+        """
+        try:
+            sent = self._sock.send(message)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return False
+        if sent < len(message):
+            transport.write(memoryview(message)[sent:])
+            self._handed_on = True
+        return True
+
+    def answer(self, seconds: float) -> Answer:
+        """The answer to the last request."""
+        headers: dict[str, str] = {}
+        for name, value in self._headers:
+            key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+            headers[key] = f"{headers[key]}, {text}" if key in headers else text
+        return Answer(self._status, headers, b"".join(self._body), self._truncated, seconds)
+
+    def rest(self, seconds: float) -> bool:
+        """Stay open for *seconds*, for another request; false when that cannot be."""
+        if not self._keep or self._transport is None or self._transport.is_closing():
+            return False
+        if self._handed_on:
+            if self._transport.get_write_buffer_size():
+                return False  # answered before it had all of the request
+            self._handed_on = False
+        self._arm(self._loop.time() + seconds)
+        return True
+
+    def discard(self) -> None:
+        """Close now, or as soon as it is open, and never call *lost*: the opener gave up."""
+        self._lost = _nothing
+        self._discarded = True
+        self.abort()
+
+    def abort(self) -> None:
+        """Close now; whatever is in flight is forgotten."""
+        self._awaiting = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    # What the loop does.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        if self._discarded:
+            self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        if self._awaiting is None:
+            self.abort()  # nobody asked
+            return
+        self._received += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._keep = False
+            self._done = True
+        except httptools.HttpParserCallbackError:
+            raise  # our own bug
+        except httptools.HttpParserError as error:
+            self._keep = False
+            if not self._head:
+                self._fail(f"what came back is not HTTP ({error})")
+                return
+            self._truncated = self._truncated or not self._done
+            self._done = True
+        if self._done:
+            self._finish()
+        elif not self._head:
+            if self._received > self._limits.head_bytes:
+                self._fail(f"the head of the answer is longer than {self._limits.head_bytes} bytes")
+        elif self._received > self._limits.head_bytes + self._limits.body_bytes:
+            self._cut()
+        elif not self._body_armed:
+            self._body_armed = True
+            self._arm(min(self._total, self._loop.time() + self._limits.body))
+
+    def eof_received(self) -> None:
+        # A receiver that ends its side cannot answer any more, except by this very end.
+        if self._awaiting is None:
+            return
+        if not self._head:
+            self._fail("the connection was closed without an answer")
+        elif self._framed():
+            self._cut()
+        else:
+            self._finish()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._awaiting is not None and not self._head and not self._tls:
+            self._rescue()
+        if self._awaiting is not None:
+            if self._head:
+                self._cut()
+            else:
+                self._fail(f"the connection was lost: {exc or 'closed without an answer'}")
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._transport = None
+        self._lost(self)
+
+    def _rescue(self) -> None:
+        """Read what a receiver said before it refused to read on, if it is still there.
+
+        One that answers early (401, 413) and closes makes our writing fail, which ends the connection before
+        the loop has read the answer that lies in the kernel.
+        """
+        try:
+            data = self._sock.recv(_RESCUE, socket.MSG_DONTWAIT)
+        except OSError:
+            return
+        if data:
+            self.data_received(data)
+
+    # What the parser does.
+
+    def on_message_begin(self) -> None:
+        if self._done:
+            self._keep = False  # a second answer, or junk behind the first
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._head:  # else it is a trailer
+            self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        if self._done:
+            return
+        self._status = self._parser.get_status_code()
+        # 101 ends HTTP on this connection; nobody asked for it, but it is the answer.
+        self._head = self._status >= 200 or self._status == 101
+        if not self._head:
+            self._headers = []
+
+    def on_body(self, data: bytes) -> None:
+        if self._done:
+            return
+        room = self._limits.body_kept - self._kept
+        if len(data) > room:
+            self._truncated = True
+            data = data[:room]
+        if data:
+            self._kept += len(data)
+            self._body.append(data)
+
+    def on_message_complete(self) -> None:
+        if self._head and not self._done:
+            self._done = True
+            self._keep = self._parser.should_keep_alive()
+
+    # How it ends.
+
+    def _finish(self) -> None:
+        awaiting, self._awaiting = self._awaiting, None
+        if awaiting is not None and not awaiting.done():
+            awaiting.set_result(None)
+
+    def _cut(self) -> None:
+        self._truncated = True
+        self._keep = False
+        self._finish()
+        self.abort()
+
+    def _fail(self, reason: str) -> None:
+        awaiting = self._awaiting
+        self.abort()
+        if awaiting is not None and not awaiting.done():
+            awaiting.set_exception(Unanswered(f"{self.origin}: {reason}"))
+
+    def _framed(self) -> bool:
+        """Whether the head said where the body ends; else the end of the connection is the end."""
+        names = {name.lower(): value.lower() for name, value in self._headers}
+        encoding = names.get(b"transfer-encoding")
+        if encoding is not None:
+            return encoding.endswith(b"chunked")
+        return b"content-length" in names
+
+    # One timer serves all deadlines: it is moved forward only when it fires, so a busy connection does not
+    # start and cancel one per request.
+
+    def _arm(self, when: float) -> None:
+        self._deadline = when
+        if self._timer is None:
+            self._armed = when
+            self._timer = self._loop.call_at(when, self._tick)
+        elif when < self._armed:
+            self._timer.cancel()
+            self._armed = when
+            self._timer = self._loop.call_at(when, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        if self._loop.time() < self._deadline - _ROUNDING:
+            self._arm(self._deadline)
+        elif self._awaiting is None:
+            self.abort()
+        elif self._head:
+            self._cut()
+        else:
+            self._fail("no answer came in time")
+
+
+def _nothing(_: Connection) -> None:
+    pass

@@ -1,0 +1,276 @@
+"""Callbacks, and what became of each notification there."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import asyncpg
+import orjson
+
+from daemon.model import Instance
+from daemon.notifications import Notification, StoredChange, raw, render
+from daemon.store import instances, log
+from daemon.store.database import Db
+from daemon.store.log import Entry
+
+CALLBACKS = """
+SELECT id, instance_id, state, reason, cursor, reserved, failing, until, replay
+  FROM callbacks
+ ORDER BY id
+"""
+
+# Notifications of live callbacks that may have been sent and have no outcome: between cursor and reserved, no
+# row.  A lane never has more than a window of them out, so the first $1 of each callback are all there can be.
+UNANSWERED = """
+SELECT callbacks.id, sent.notification
+  FROM callbacks, LATERAL (
+       SELECT DISTINCT notification FROM (
+              SELECT notification FROM log
+               WHERE kind = 'change' AND log.instance_id = callbacks.instance_id
+                 AND position > callbacks.cursor AND position <= least(callbacks.reserved, $2)
+               ORDER BY position) AS change
+        WHERE NOT EXISTS (SELECT FROM deliveries AS d
+                           WHERE d.callback_id = callbacks.id AND d.notification = change.notification)
+        ORDER BY notification
+        LIMIT $1) AS sent
+ WHERE state IN ('active', 'disabled') AND reserved > cursor AND replay IS NULL
+"""
+
+IN_FLIGHT = """
+SELECT callback_id AS id, notification, attempts FROM deliveries WHERE state = 'in_flight'
+"""
+
+OPEN = """
+SELECT d.notification, d.state, d.attempts, d.due, d.doubtful,
+       array_agg(DISTINCT ARRAY[log.object_type, log.object_id]) AS objects
+  FROM (SELECT * FROM deliveries
+         WHERE callback_id = $1 AND state NOT IN ('delivered', 'dead')
+         ORDER BY notification LIMIT $2) AS d
+  JOIN log ON log.position BETWEEN d.notification AND d.notification + 19 AND log.notification = d.notification
+ GROUP BY d.notification, d.state, d.attempts, d.due, d.doubtful
+ ORDER BY d.notification
+"""
+
+ROWS_ABOVE = "SELECT notification FROM deliveries WHERE callback_id = $1 AND notification > $2"
+
+BEHIND = """
+SELECT id FROM callbacks
+ WHERE state = 'active'
+   AND EXISTS (SELECT FROM log
+                WHERE kind = 'change' AND log.instance_id = callbacks.instance_id AND position > cursor)
+"""
+
+EVENTS = """
+SELECT first.notification, d.state
+  FROM (SELECT DISTINCT notification FROM (
+               SELECT notification FROM log
+                WHERE kind = 'change' AND instance_id = $1 AND position < $2
+                ORDER BY position DESC
+                LIMIT $3 * 20) AS recent
+         ORDER BY notification DESC
+         LIMIT $3) AS first
+  LEFT JOIN deliveries AS d ON d.callback_id = $1 AND d.notification = first.notification
+ ORDER BY first.notification DESC
+"""
+
+STATE = "SELECT state FROM deliveries WHERE callback_id = $1 AND notification = $2"
+
+COUNTS = """
+SELECT callback_id, state, count(*) AS number FROM deliveries
+ WHERE $1::bigint IS NULL OR callback_id = $1
+ GROUP BY callback_id, state
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one notification at one callback; times in ms since the epoch."""
+
+    callback_id: int
+    notification: int
+    state: str
+    attempts: int
+    due: int | None
+    settled: int | None
+    status: int | None
+    error: str | None
+    doubtful: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a callback is; *failing* in ms since the epoch."""
+
+    callback_id: int
+    cursor: int
+    reserved: int
+    finished: bool
+    failing: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """A notification as `GET /instances/{id}/events` shows it; *raw* and *notified* are JSON text."""
+
+    position: int
+    id: str
+    appended: datetime
+    status: str
+    raw: str
+    notified: str | None
+
+
+def entry(progress: Iterable[Progress], outcomes: Iterable[Outcome]) -> Entry:
+    """The `delivery` entry: many callbacks' progress and many outcomes in one row."""
+    data = {
+        "callbacks": [(p.callback_id, p.cursor, p.reserved, p.finished, p.failing) for p in progress],
+        "outcomes": [
+            (o.callback_id, o.notification, o.state, o.attempts, o.due, o.settled, o.status, o.error, o.doubtful)
+            for o in outcomes
+        ],
+    }
+    return Entry("delivery", data=orjson.dumps(data).decode())
+
+
+def callback_entry(kind: str, callback_id: int, instance_id: int, reason: str | None = None) -> Entry:
+    """A `callback.disabled` (with its reason) or `callback.enabled` entry."""
+    data = {"callback": callback_id, **({} if reason is None else {"reason": reason})}
+    return Entry(kind, instance_id=instance_id, data=orjson.dumps(data).decode())
+
+
+async def callbacks(db: Db) -> list[asyncpg.Record]:
+    """Every callback: state, cursor, reserved, failing, until, replay."""
+    return await db.fetch(CALLBACKS)
+
+
+async def behind(db: Db) -> set[int]:
+    """The active callbacks that have changes after their cursor."""
+    return {row["id"] for row in await db.fetch(BEHIND)}
+
+
+async def unanswered(db: Db, window: int, until: int) -> list[tuple[int, int, int]]:
+    """(callback, notification, attempts so far) of all that may have been sent and has no outcome.
+
+    *until* is the log's last position when this process began: what came later, the last run cannot have sent.
+    """
+    fresh = [(row["id"], row["notification"], 0) for row in await db.fetch(UNANSWERED, window, until)]
+    again = [(row["id"], row["notification"], row["attempts"]) for row in await db.fetch(IN_FLIGHT)]
+    return fresh + again
+
+
+async def open_of(db: Db, callback_id: int, limit: int) -> list[asyncpg.Record]:
+    """A callback's unsettled rows in order: notification, state, attempts, due, doubtful, objects."""
+    return await db.fetch(OPEN, callback_id, limit)
+
+
+async def rows_above(db: Db, callback_id: int, cursor: int) -> set[int]:
+    """The notifications above a callback's cursor that have a row."""
+    return {row["notification"] for row in await db.fetch(ROWS_ABOVE, callback_id, cursor)}
+
+
+async def counts(db: Db, callback_id: int | None = None) -> list[asyncpg.Record]:
+    """How many rows each callback has in each state."""
+    return await db.fetch(COUNTS, callback_id)
+
+
+class Reader:
+    """Makes notifications of log rows, each with its instance as it was then."""
+
+    def __init__(self, *, db: Db, log_id: bytes) -> None:
+        self._db = db
+        self._log_id = log_id
+        self._lives: dict[int, list[Instance]] = {}
+
+    def forget(self, instance_id: int) -> None:
+        """Read the instance's life anew next time: it has changed."""
+        self._lives.pop(instance_id, None)
+
+    async def notifications(self, rows: Sequence[asyncpg.Record]) -> list[Notification]:
+        """*rows* of the log, in order and whole notifications only, as notifications."""
+        missing = {row["source"] for row in rows if row["source"] is not None}
+        bodies: dict[int, str] = {}
+        for row in rows:
+            if row["source"] == row["position"]:
+                missing.discard(row["position"])
+                bodies[row["position"]] = row["data"]
+        if missing:
+            bodies |= await log.sources(self._db, list(missing))
+        found: list[Notification] = []
+        start = 0
+        for end in range(1, len(rows) + 1):
+            if end == len(rows) or rows[end]["notification"] != rows[start]["notification"]:
+                found.append(await self._notification(rows[start:end], bodies))
+                start = end
+        return found
+
+    async def _notification(self, rows: Sequence[asyncpg.Record], bodies: dict[int, str]) -> Notification:
+        first = rows[0]
+        position: int = first["notification"]
+        return Notification(
+            position=position,
+            id=log.event_id(self._log_id, position),
+            appended=first["appended"],
+            instance=await self._instance(first["instance_id"], position),
+            changes=tuple(
+                [
+                    StoredChange(
+                        row["position"],
+                        row["object_type"],
+                        row["object_id"],
+                        row["change"],
+                        row["changed"],
+                        row["data"],
+                    )
+                    for row in rows
+                ]
+            ),
+            polled=first["polled"],
+            raw=None if first["source"] is None else bodies[first["source"]],
+        )
+
+    async def _instance(self, instance_id: int, position: int) -> Instance:
+        life = self._lives.get(instance_id)
+        if life is None:
+            rows = await log.life_of_instance(self._db, instance_id)
+            life = [instances.as_of(row, instance_id, rows[0]["appended"]) for row in rows]
+            self._lives[instance_id] = life
+        return next(state for state in reversed(life) if state.revision < position)
+
+    async def read(self, notifications: Sequence[int]) -> list[Notification]:
+        """The notifications at these positions, in order."""
+        return await self.notifications(await log.changes_of_notifications(self._db, notifications))
+
+
+# What the documented API calls the states.
+_STATUS = {None: "RECEIVED", "delivered": "NOTIFIED"}
+
+
+async def events(db: Db, instance_id: int, *, before: int | None, limit: int) -> list[StoredEvent]:
+    """An instance's notifications, newest first, from below position *before*."""
+    reader = Reader(db=db, log_id=await log.log_id(db))
+    rows = await db.fetch(EVENTS, instance_id, 2**62 if before is None else before, limit)
+    states = {row["notification"]: row["state"] for row in rows}
+    found = await reader.read(sorted(states))
+    return [_stored(notification, states[notification.position]) for notification in reversed(found)]
+
+
+async def event(db: Db, log_id: bytes, instance_id: int, event_id: str) -> StoredEvent | None:
+    """The instance's notification of that id, None where it has none."""
+    position = log.position_of(log_id, event_id)
+    if position is None:
+        return None
+    found = await Reader(db=db, log_id=log_id).read([position])
+    if not found or found[0].instance.id != instance_id:
+        return None
+    return _stored(found[0], await db.fetchval(STATE, instance_id, position))
+
+
+def _stored(notification: Notification, state: str | None) -> StoredEvent:
+    return StoredEvent(
+        position=notification.position,
+        id=notification.id,
+        appended=notification.appended,
+        status=_STATUS.get(state, "DISPATCHED"),
+        raw=raw(notification).decode(),
+        notified=render(notification).decode() if state == "delivered" else None,
+    )

@@ -1,0 +1,310 @@
+"""Every table but the log and the vault, folded from the log.
+
+The same statements run in the transaction that appends and in `rebuild`.  A fold reads the entries in a range
+of positions from the log itself, so there is nothing that only the live path could know.
+
+Two ways of folding.  *whole*: one statement for a range, whatever is in it; the outcome must not depend on how
+the log is cut into ranges, so each says what the last entry of the range wins.  *each*: one entry at a time in
+order, where an entry's effect depends on what stood before; these kinds are few, or carry many facts in a row.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from daemon.store.database import Conn
+
+FOLD_ORGANIZATION = """
+INSERT INTO organizations (id, name)
+SELECT position, data->>'organization' FROM log WHERE position BETWEEN $1 AND $2 AND kind = 'user.added'
+ON CONFLICT (name) DO NOTHING
+"""
+
+FOLD_USER_ADDED = """
+INSERT INTO users (id, organization_id, name, user_digest, organization_digest, added)
+SELECT position, organizations.id, data->>'name', decode(data->>'user_digest', 'hex'),
+       decode(data->>'organization_digest', 'hex'), appended
+  FROM log JOIN organizations ON organizations.name = data->>'organization'
+ WHERE position BETWEEN $1 AND $2 AND kind = 'user.added'
+"""
+
+FOLD_USER_REMOVED = """
+UPDATE users SET removed = appended
+  FROM log WHERE position BETWEEN $1 AND $2 AND kind = 'user.removed' AND users.id = (data->>'user')::bigint
+"""
+
+# Every instance entry carries the whole state, so the last one says all.
+FOLD_INSTANCE = """
+INSERT INTO instances (id, organization_id, user_id, element_key, hub, name, tags, configuration, token_digest,
+                       disabled, created, updated, revision)
+SELECT instance_id, (data->>'organization')::bigint, (data->>'user')::bigint, data->>'element', data->>'hub', data->>'name',
+       ARRAY(SELECT json_array_elements_text(data->'tags')), (data->'configuration')::jsonb,
+       decode(data->>'token_digest', 'hex'), (data->>'disabled')::boolean, appended, appended, position
+  FROM log
+ WHERE position BETWEEN $1 AND $2 AND kind LIKE 'instance.%' AND kind <> 'instance.deleted'
+ON CONFLICT (id) DO UPDATE SET
+       user_id = excluded.user_id, name = excluded.name, tags = excluded.tags,
+       configuration = excluded.configuration, token_digest = excluded.token_digest,
+       disabled = excluded.disabled, updated = excluded.updated, revision = excluded.revision
+"""
+
+FOLD_INSTANCE_DELETED = """
+DELETE FROM instances USING log
+ WHERE position BETWEEN $1 AND $2 AND kind = 'instance.deleted' AND instances.id = instance_id
+"""
+
+# A baseline's entry holds many objects: [id, fingerprint, changed in ms or null].
+FOLD_OBJECTS = """
+INSERT INTO objects (instance_id, object_type, object_id, fingerprint, changed, deleted, position)
+SELECT DISTINCT ON (instance_id, object_type, object_id)
+       instance_id, object_type, object_id, fingerprint, changed, deleted, position
+  FROM (SELECT instance_id, object_type, object_id, fingerprint, changed, change = 'DELETED' AS deleted, position
+          FROM log WHERE position BETWEEN $1 AND $2 AND kind = 'change'
+        UNION ALL
+        SELECT instance_id, data->>'object_type', known->>0, decode(known->>1, 'hex'),
+               to_timestamp((known->>2)::double precision / 1000), false, position
+          FROM log, json_array_elements(data->'objects') AS known
+         WHERE position BETWEEN $1 AND $2 AND kind = 'object.known') AS version
+ ORDER BY instance_id, object_type, object_id, position DESC
+ON CONFLICT (instance_id, object_type, object_id) DO UPDATE SET
+       fingerprint = excluded.fingerprint, changed = coalesce(excluded.changed, objects.changed),
+       deleted = excluded.deleted, position = excluded.position
+"""
+
+FOLD_SEEN = """
+INSERT INTO seen (instance_id, fingerprint, position)
+SELECT instance_id, fingerprint, position
+  FROM log WHERE position BETWEEN $1 AND $2 AND kind = 'change' AND polled IS NULL
+ON CONFLICT DO NOTHING
+"""
+
+FOLD_CURSOR = """
+INSERT INTO cursors AS cursors (instance_id, resource, cursor, baseline, polled, swept, failures, failed, retry, error, disabled, allow_sweep)
+SELECT instance_id, data->>'resource', (data->>'cursor')::timestamptz, (data->>'baseline')::timestamptz,
+       (data->>'polled')::timestamptz, (data->>'swept')::timestamptz, coalesce((data->>'failures')::integer, 0),
+       CASE WHEN data->>'error' IS NOT NULL THEN appended END, (data->>'retry')::timestamptz, data->>'error',
+       kind = 'poll.disabled', kind = 'sweep.allowed'
+  FROM log
+ WHERE position BETWEEN $1 AND $2
+   AND (kind LIKE 'poll.%' OR kind LIKE 'sweep.%')
+ON CONFLICT (instance_id, resource) DO UPDATE SET
+       cursor = coalesce(excluded.cursor, cursors.cursor),
+       baseline = coalesce(excluded.baseline, cursors.baseline),
+       polled = coalesce(excluded.polled, cursors.polled),
+       swept = coalesce(excluded.swept, cursors.swept),
+       failures = excluded.failures, failed = excluded.failed, retry = excluded.retry, error = excluded.error,
+       disabled = excluded.disabled,
+       allow_sweep = excluded.allow_sweep OR (cursors.allow_sweep AND excluded.swept IS NULL)
+"""
+
+# An instance that goes, or stops watching a resource, forgets where it was: watching it again starts anew.
+FORGET_CURSORS = """
+DELETE FROM cursors USING log
+ WHERE log.position BETWEEN $1 AND $2 AND log.kind LIKE 'instance.%' AND cursors.instance_id = log.instance_id
+   AND (log.kind = 'instance.deleted' OR NOT cursors.resource IN (SELECT json_array_elements_text(data->'resources')))
+"""
+
+FORGET_OBJECTS = """
+DELETE FROM objects USING log
+ WHERE log.position BETWEEN $1 AND $2 AND log.kind = 'instance.deleted' AND objects.instance_id = log.instance_id
+"""
+
+FORGET_SEEN = """
+DELETE FROM seen USING log
+ WHERE log.position BETWEEN $1 AND $2 AND log.kind = 'instance.deleted' AND seen.instance_id = log.instance_id
+"""
+
+# A callback exists from the entry that first gave the instance an address; what came before is not its.
+# Taking the address away ends it, giving one again begins anew; a new address goes on where the old one was.
+FOLD_CALLBACK = """
+INSERT INTO callbacks AS callbacks (id, instance_id, state, cursor, reserved)
+SELECT instance_id, instance_id, 'active', position, position
+  FROM log
+ WHERE position BETWEEN $1 AND $2 AND kind LIKE 'instance.%' AND data->>'callback' IS NOT NULL
+ON CONFLICT (id) DO UPDATE SET
+       state = CASE callbacks.state WHEN 'removed' THEN 'active' ELSE callbacks.state END,
+       cursor = CASE callbacks.state WHEN 'removed' THEN excluded.cursor ELSE callbacks.cursor END,
+       reserved = CASE callbacks.state WHEN 'removed' THEN excluded.reserved ELSE callbacks.reserved END
+"""
+
+FOLD_CALLBACK_REMOVED = """
+UPDATE callbacks SET state = 'removed', reason = NULL
+  FROM log
+ WHERE log.position BETWEEN $1 AND $2 AND log.kind LIKE 'instance.%' AND data->>'callback' IS NULL
+   AND callbacks.instance_id = log.instance_id AND state <> 'finished'
+"""
+
+FOLD_CALLBACK_STATE = """
+UPDATE callbacks SET state = CASE kind WHEN 'callback.disabled' THEN 'disabled' ELSE 'active' END,
+       reason = CASE kind WHEN 'callback.disabled' THEN data->>'reason' END
+  FROM log
+ WHERE log.position BETWEEN $1 AND $2 AND kind LIKE 'callback.%' AND callbacks.id = (data->>'callback')::bigint
+   AND state IN ('active', 'disabled')
+"""
+
+FOLD_REPLAY = """
+INSERT INTO callbacks (id, instance_id, state, cursor, reserved, until, replay)
+SELECT position, (data->>'instance')::bigint, 'active', (data->>'after')::bigint, (data->>'after')::bigint,
+       (data->>'until')::bigint, data::jsonb
+  FROM log
+ WHERE position BETWEEN $1 AND $2 AND kind = 'replay.requested'
+"""
+
+# How far each callback is: [id, cursor, reserved, finished, failing since ms or null].
+FOLD_PROGRESS = """
+UPDATE callbacks SET cursor = (progress->>1)::bigint, reserved = (progress->>2)::bigint,
+       failing = to_timestamp((progress->>4)::double precision / 1000),
+       state = CASE WHEN (progress->>3)::boolean THEN 'finished' ELSE state END
+  FROM log, json_array_elements(data->'callbacks') AS progress
+ WHERE position BETWEEN $1 AND $2 AND kind = 'delivery' AND callbacks.id = (progress->>0)::bigint
+"""
+
+# What became of notifications: [callback, notification, state, attempts, due ms, settled ms, status, error, doubtful].
+FOLD_OUTCOMES = """
+INSERT INTO deliveries (callback_id, notification, state, attempts, due, settled, status, error, doubtful)
+SELECT (o->>0)::bigint, (o->>1)::bigint, o->>2, (o->>3)::smallint,
+       to_timestamp((o->>4)::double precision / 1000), to_timestamp((o->>5)::double precision / 1000),
+       (o->>6)::smallint, o->>7, (o->>8)::boolean
+  FROM log, json_array_elements(data->'outcomes') AS o
+ WHERE position BETWEEN $1 AND $2 AND kind = 'delivery'
+ON CONFLICT (callback_id, notification) DO UPDATE SET
+       state = excluded.state, attempts = excluded.attempts, due = excluded.due,
+       settled = excluded.settled, status = excluded.status, error = excluded.error, doubtful = excluded.doubtful
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """Tables that belong together, the kinds of entries that shape them, and how."""
+
+    tables: tuple[str, ...]
+    kinds: frozenset[str]
+    statements: tuple[str, ...]
+    each: bool = False
+
+
+INSTANCE = frozenset(
+    {"instance.created", "instance.configured", "instance.enabled", "instance.disabled", "instance.deleted"}
+)
+POLL = frozenset(
+    {
+        "poll.baseline",
+        "poll.completed",
+        "poll.failed",
+        "poll.recovered",
+        "poll.disabled",
+        "poll.resumed",
+        "sweep.refused",
+        "sweep.allowed",
+    }
+)
+
+PROJECTIONS = (
+    Projection(
+        tables=("organizations", "users"),
+        kinds=frozenset({"user.added", "user.removed"}),
+        statements=(FOLD_ORGANIZATION, FOLD_USER_ADDED, FOLD_USER_REMOVED),
+        each=True,
+    ),
+    Projection(
+        tables=("instances",),
+        kinds=INSTANCE,
+        statements=(FOLD_INSTANCE, FOLD_INSTANCE_DELETED),
+        each=True,
+    ),
+    # Nothing is appended about an instance after its end, so forgetting last is right for any range.
+    Projection(
+        tables=("objects",),
+        kinds=frozenset({"change", "object.known"}),
+        statements=(FOLD_OBJECTS,),
+    ),
+    Projection(tables=("seen",), kinds=frozenset({"change"}), statements=(FOLD_SEEN,)),
+    Projection(
+        tables=(),
+        kinds=frozenset({"instance.deleted"}),
+        statements=(FORGET_OBJECTS, FORGET_SEEN),
+    ),
+    Projection(
+        tables=("cursors",),
+        kinds=INSTANCE | POLL,
+        statements=(FOLD_CURSOR, FORGET_CURSORS),
+        each=True,
+    ),
+    Projection(
+        tables=("callbacks", "deliveries"),
+        kinds=INSTANCE
+        | frozenset({"callback.disabled", "callback.enabled", "replay.requested", "delivery"}),
+        statements=(
+            FOLD_CALLBACK,
+            FOLD_CALLBACK_REMOVED,
+            FOLD_CALLBACK_STATE,
+            FOLD_REPLAY,
+            FOLD_PROGRESS,
+            FOLD_OUTCOMES,
+        ),
+        each=True,
+    ),
+)
+
+# Of an *each* projection only the statements that speak of an entry's kind need to run for it.
+_SPEAKS_OF = {
+    FOLD_ORGANIZATION: frozenset({"user.added"}),
+    FOLD_USER_ADDED: frozenset({"user.added"}),
+    FOLD_USER_REMOVED: frozenset({"user.removed"}),
+    FOLD_INSTANCE: INSTANCE - {"instance.deleted"},
+    FOLD_INSTANCE_DELETED: frozenset({"instance.deleted"}),
+    FOLD_CURSOR: POLL,
+    FORGET_CURSORS: INSTANCE,
+    FOLD_CALLBACK: INSTANCE,
+    FOLD_CALLBACK_REMOVED: INSTANCE,
+    FOLD_CALLBACK_STATE: frozenset({"callback.disabled", "callback.enabled"}),
+    FOLD_REPLAY: frozenset({"replay.requested"}),
+    FOLD_PROGRESS: frozenset({"delivery"}),
+    FOLD_OUTCOMES: frozenset({"delivery"}),
+}
+
+KINDS_IN = "SELECT position, kind FROM log WHERE position BETWEEN $1 AND $2 AND kind = ANY($3::text[]) ORDER BY position"
+
+NEXT_RANGE = "SELECT max(position) FROM (SELECT position FROM log WHERE position > $1 ORDER BY position LIMIT $2) AS chunk"
+
+EMPTY = (
+    "TRUNCATE organizations, users, instances, objects, seen, cursors, callbacks, deliveries"
+)
+
+_EACH_KINDS = sorted(frozenset[str]().union(*(p.kinds for p in PROJECTIONS if p.each)))
+
+
+async def fold(conn: Conn, first: int, kinds: Sequence[str]) -> None:
+    """Fold the entries from *first* on, whose *kinds* are given in order, inside the caller's transaction."""
+    await _fold(conn, first, first + len(kinds) - 1, frozenset(kinds), list(enumerate(kinds, first)))
+
+
+async def rebuild(conn: Conn, *, chunk: int = 20_000) -> AsyncIterator[int]:
+    """Empty every projection and fold the whole log again; yields how far it is.
+
+    Runs in the caller's transaction, as the owner: until it commits everybody sees the old state.
+    """
+    await conn.execute(EMPTY)
+    done = 0
+    while (upto := await conn.fetchval(NEXT_RANGE, done, chunk)) is not None:
+        each = [(r["position"], r["kind"]) for r in await conn.fetch(KINDS_IN, done + 1, upto, _EACH_KINDS)]
+        kinds = frozenset(kind for _, kind in each) | {"change", "object.known"}
+        await _fold(conn, done + 1, upto, kinds, each)
+        done = upto
+        yield done
+
+
+async def _fold(
+    conn: Conn, first: int, last: int, kinds: frozenset[str], entries: Sequence[tuple[int, str]]
+) -> None:
+    for projection in PROJECTIONS:
+        if projection.kinds.isdisjoint(kinds):
+            continue
+        if not projection.each:
+            for statement in projection.statements:
+                await conn.execute(statement, first, last)
+            continue
+        for position, kind in entries:
+            if kind in projection.kinds:
+                for statement in projection.statements:
+                    if kind in _SPEAKS_OF[statement]:
+                        await conn.execute(statement, position, position)

@@ -1,0 +1,158 @@
+"""Fixtures: a real PostgreSQL for the session, a database of its own for each test that asks.
+
+TIDINGS_TEST_POSTGRES chooses the server: unset, the embedded one; a number, Debian's of that version.
+"""
+
+import asyncio
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+import structlog
+import uvloop
+
+from daemon.store import database, vault
+
+for name in [name for name in os.environ if name.startswith("TIDINGS_") and not name.startswith("TIDINGS_TEST")]:
+    del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, worker_id: str = "master") -> Iterator[str]:
+    """The DSN of a real server, without durability: these tests are not about power cuts."""
+    version = os.environ.get("TIDINGS_TEST_POSTGRES")
+    directory = Path(tempfile.mkdtemp(prefix="tidings-pg-"))
+    directory.chmod(0o755)
+    try:
+        if version:
+            with _debian_server(version, directory) as dsn:
+                yield dsn
+        else:
+            with _embedded_server(directory) as dsn:
+                yield dsn
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+from contextlib import contextmanager  # noqa: E402
+
+
+@contextmanager
+def _embedded_server(directory: Path) -> Iterator[str]:
+    from daemon.store import embedded
+
+    server = embedded._start(directory / "data")
+    try:
+        dsn = server.get_uri()
+        asyncio.run(_no_fsync(dsn))
+        yield dsn
+    finally:
+        server.cleanup()
+
+
+@contextmanager
+def _debian_server(version: str, directory: Path) -> Iterator[str]:
+    binaries = Path(f"/usr/lib/postgresql/{version}/bin")
+    user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+    data, socket = directory / "data", directory
+    if os.geteuid() == 0:
+        shutil.chown(directory, user)
+
+    def run(*command: str) -> None:
+        prefix = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if os.geteuid() == 0 else []
+        subprocess.run([*prefix, *command], check=True, cwd="/", stdout=subprocess.DEVNULL)
+
+    run(str(binaries / "initdb"), "-D", str(data), "-U", "postgres", "--auth=trust", "-E", "UTF8", "--no-sync")
+    run(str(binaries / "pg_ctl"), "-D", str(data), "-w", "-l", str(directory / "log"), "-o", f"-h '' -k {socket} -F", "start")
+    try:
+        yield f"postgresql://postgres@/postgres?host={socket}"
+    finally:
+        run(str(binaries / "pg_ctl"), "-D", str(data), "-m", "immediate", "stop")
+
+
+async def _no_fsync(dsn: str) -> None:
+    conn = await asyncpg.connect(dsn)
+    await conn.execute("ALTER SYSTEM SET fsync = off")
+    await conn.execute("SELECT pg_reload_conf()")
+    await conn.close()
+
+
+@pytest.fixture(scope="session")
+def template(server: str) -> str:
+    """The name of a database that holds the schema, to copy."""
+    name = f"template_{uuid.uuid4().hex[:8]}"
+
+    async def make() -> None:
+        conn = await asyncpg.connect(server)
+        await conn.execute(f"CREATE DATABASE {name}")
+        await conn.close()
+        await database.install(dsn_of(server, name))
+
+    asyncio.run(make())
+    return name
+
+
+def dsn_of(server: str, name: str) -> str:
+    """The DSN of another database of *server*."""
+    return server.replace("/postgres?", f"/{name}?")
+
+
+@pytest.fixture
+def dsn(server: str, template: str) -> Iterator[str]:
+    """A fresh database with the schema; dropped afterwards, whoever is still connected."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+
+    async def command(text: str) -> None:
+        conn = await asyncpg.connect(server)
+        await conn.execute(text)
+        await conn.close()
+
+    asyncio.run(command(f"CREATE DATABASE {name} TEMPLATE {template}"))
+    yield dsn_of(server, name)
+    asyncio.run(command(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+def keys() -> vault.Keys:
+    """Vault keys of this test."""
+    return vault.Keys([("k1", bytes(range(32)))])
+
+
+@pytest.fixture
+def run() -> Callable[[Coroutine[Any, Any, Any]], Any]:
+    """Run a coroutine on uvloop; an error that the loop had to handle by itself fails the test."""
+
+    def runner(coroutine: Coroutine[Any, Any, Any], *, limit: float = 30) -> Any:
+        unhandled: list[dict[str, Any]] = []
+
+        async def main() -> Any:
+            asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
+            async with asyncio.timeout(limit):
+                result = await coroutine
+            return result
+
+        result = uvloop.run(main())
+        assert [] == unhandled
+        return result
+
+    return runner
+
+
+@pytest.fixture(autouse=True)
+def _quiet_logs() -> Iterator[None]:
+    structlog.configure(
+        processors=[structlog.stdlib.add_log_level, structlog.processors.JSONRenderer()],
+        logger_factory=structlog.ReturnLoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    yield
+    structlog.reset_defaults()
