@@ -49,7 +49,7 @@ CREATE TABLE log (
         'log.opened', 'user.added', 'user.removed',
         'instance.created', 'instance.configured', 'instance.enabled', 'instance.disabled', 'instance.deleted',
         'poll.baseline', 'poll.completed', 'poll.failed', 'poll.recovered', 'poll.disabled', 'poll.resumed',
-        'sweep.refused', 'sweep.allowed',
+        'sweep.allowed',
         'callback.disabled', 'callback.enabled',
         'delivery', 'replay.requested')),
     CONSTRAINT change_whole CHECK (kind <> 'change' OR (

@@ -193,7 +193,6 @@ POLL = frozenset(
         "poll.recovered",
         "poll.disabled",
         "poll.resumed",
-        "sweep.refused",
         "sweep.allowed",
     }
 )

@@ -1,0 +1,11 @@
+"""Reading providers for changes: one coroutine per instance.
+
+    pollers     which instances are polled, followed through the directory
+    poller      one instance: its resources in turn, page by page into the log
+    sweep       objects that are no more
+"""
+
+from daemon.poller.poller import Polling
+from daemon.poller.pollers import Pollers
+
+__all__ = ["Pollers", "Polling"]

@@ -1,0 +1,75 @@
+"""Which instances are polled: one task each, kept as the directory says."""
+
+import asyncio
+from collections.abc import Iterable
+
+import structlog
+
+from daemon.elements import Registry
+from daemon.errors import Invalid, NotFound
+from daemon.model import Instance
+from daemon.poller.poller import Poller, Polling
+
+log = structlog.get_logger()
+
+SPREAD = 0.02
+"""Seconds per instance over which the first polls after a start are spread, so that thousands do not wake together."""
+
+
+class Pollers:
+    """All pollers; `run` is their loop."""
+
+    def __init__(self, *, polling: Polling, elements: Registry) -> None:
+        self._polling = polling
+        self._elements = elements
+        self._running: dict[int, tuple[Poller, asyncio.Task[None]]] = {}
+        self._revisions: dict[int, int] = {}
+        self._changed = polling.directory.watch()
+
+    async def run(self) -> None:
+        """Keep a poller running for every instance that wants one, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            instances = list(self._wanted())
+            for instance in instances:
+                first_after = self._polling.chance() * min(len(instances) * SPREAD, 60.0)
+                self._start(group, instance, first_after=first_after)
+            while True:
+                await self._changed.wait()
+                self._changed.clear()
+                self._follow(group)
+
+    def wake(self, instance_id: int) -> None:
+        """Poll that instance now, if it is polled at all."""
+        if (running := self._running.get(instance_id)) is not None:
+            running[0].wake()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def _wanted(self) -> Iterable[Instance]:
+        return (instance for instance in self._polling.directory.all() if instance.polled)
+
+    def _follow(self, group: asyncio.TaskGroup) -> None:
+        """Stop and start so that every poller runs with its instance's latest configuration."""
+        wanted = {instance.id: instance for instance in self._wanted()}
+        for instance_id in [i for i in self._revisions if i not in wanted or wanted[i].revision != self._revisions[i]]:
+            del self._revisions[instance_id]
+            if (running := self._running.pop(instance_id, None)) is not None:
+                running[1].cancel()
+        for instance_id, instance in wanted.items():
+            if instance_id not in self._revisions:
+                self._start(group, instance, first_after=0.0)
+
+    def _start(self, group: asyncio.TaskGroup, instance: Instance, *, first_after: float) -> None:
+        self._revisions[instance.id] = instance.revision
+        try:
+            element = self._elements.get(instance.element_key)
+            poller = Poller(self._polling, instance, element) if element.polls else None
+        except (Invalid, NotFound) as error:
+            # It was right when it was stored: an element file has changed since.
+            log.error("instance cannot be polled", instance=instance.id, error=str(error))
+            return
+        if poller is None or not poller.resources:
+            return
+        task = group.create_task(poller.run(first_after=first_after), name=f"poll {instance.id}")
+        self._running[instance.id] = (poller, task)

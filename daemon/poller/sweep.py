@@ -1,0 +1,96 @@
+"""Finding what is no more.
+
+An object is deleted when the provider says so: by its own channel of deletions where it has one, else by not
+being in a complete inventory, and then, where the provider can be asked for one object, by its answer to that
+as well.  What would delete too much of what is known stops and asks: a provider that answers with half its
+data, or an account that lost a permission, looks just like a mass deletion.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from datetime import UTC, datetime
+from hashlib import blake2b
+
+import orjson
+
+from daemon.elements.base import Element, Http, Settings
+from daemon.errors import Refused
+from daemon.model import Change, ChangeType
+from daemon.plans import ResourcePlan
+
+BRAKE_LEAST = 10
+"""So few deletions at once are never too many."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+ASK_MOST = 200
+"""Objects for which the provider is asked one by one; beyond, the inventory's word is taken."""
+
+
+class SweepRefused(Refused):
+    """A sweep would delete more than a person allowed: look at the provider, then allow it or leave it."""
+
+
+def deleted(plan: ResourcePlan, object_id: str, changed: datetime | None = None) -> Change:
+    """The change that says that an object is no more.  Of the record only its id is left."""
+    return Change(
+        object_type=plan.resource,
+        object_id=object_id,
+        change=ChangeType.DELETED,
+        changed=changed,
+        fingerprint=blake2b(b"deleted", digest_size=16).digest(),
+        data=orjson.dumps({plan.id_path.text if plan.id_path else "id": object_id}),
+    )
+
+
+async def deletions(
+    element: Element, http: Http, settings: Settings, plan: ResourcePlan, since: datetime
+) -> AsyncIterator[list[str]] | None:
+    """Ids that the provider's own channel names as deleted after *since*, a page at a time; None without one."""
+    pages = element.deletions(http, settings, plan.query(since, since).resource, since)
+    if pages is None:
+        return None
+
+    async def ids() -> AsyncIterator[list[str]]:
+        async with aclosing(pages):
+            async for page in pages:
+                yield [i for i in map(plan.object_id, page.records) if i is not None]
+
+    return ids()
+
+
+async def missing(
+    element: Element,
+    http: Http,
+    settings: Settings,
+    plan: ResourcePlan,
+    *,
+    known: set[str],
+    limit: float,
+    allowed: bool,
+) -> list[str] | None:
+    """Those of *known* that are no more, by a complete inventory; None where the element has none.
+
+    *known* must have been read before: what is created meanwhile is not missing.  Raises `SweepRefused` when it
+    would be more than the share *limit* of them, unless a person *allowed* it.
+    """
+    resource = plan.query(EPOCH, EPOCH).resource
+    pages = element.inventory(http, settings, resource)
+    if pages is None:
+        return None
+    left = set(known)
+    async with aclosing(pages):
+        async for page in pages:
+            left.difference_update(i for i in map(plan.object_id, page.records) if i is not None)
+    if len(left) > BRAKE_LEAST and len(left) > limit * len(known) and not allowed:
+        raise SweepRefused(
+            f"a sweep of {plan.resource} found {len(left)} of {len(known)} known objects gone, more than the share "
+            f"{limit:g} that [polling] sweep_limit lets pass; if that is right, say `tidings instances resume <id> --allow-sweep`"
+        )
+    if len(left) > ASK_MOST:
+        return sorted(left)
+    gone = []
+    for object_id in sorted(left):
+        if await element.gone(http, settings, resource, object_id) is not False:
+            gone.append(object_id)
+    return gone

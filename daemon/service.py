@@ -1,0 +1,269 @@
+"""The daemon, put together: what is open stands on one exit stack, what runs is a named loop.
+
+    site ─► webhooks, API ─┐
+    pollers ───────────────┼─► writer ─► log ─► dispatcher ─► callbacks
+    follow: the log and other processes tell of instances and callbacks
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import asyncpg
+import orjson
+import structlog
+
+from daemon import elements, systemd
+from daemon.api import Context
+from daemon.backoff import Schedule
+from daemon.config import Config
+from daemon.dispatcher import Delivery, Dispatcher
+from daemon.dispatcher.lane import Rules
+from daemon.errors import Outage
+from daemon.outbound.addresses import AddressPolicy
+from daemon.outbound import client, connection
+from daemon.outbound.client import Client
+from daemon.outbound.sender import Sender
+from daemon.poller import Pollers, Polling
+from daemon.server import make_app, open_site
+from daemon.store import database, log, vault
+from daemon.store.database import OUTAGE, Pool
+from daemon.store.directory import Directory
+from daemon.store.embedded import embedded_postgres
+from daemon.store.log import Entry
+from daemon.store.writer import Unit, Writer, append_once
+from daemon.supervisor import Loop, stop_on_signals, supervise
+from daemon.systemd import Watchdog
+from daemon.webhooks import Webhooks
+
+logger = structlog.get_logger()
+
+AGENT = f"tidings/{version('tidings')}"
+
+FOLLOW_BACKSTOP = 5.0
+"""Seconds after which instances and callbacks are looked at though nobody said that they changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What every verb that touches the log needs."""
+
+    dsn: str
+    pool: Pool
+    keys: vault.Keys
+
+
+@asynccontextmanager
+async def open_base(config: Config) -> AsyncIterator[Base]:
+    """The database (started, when it is the embedded one), its schema and the vault's keys.
+
+    Raises `ConfigError`, or one of `OUTAGE` when the configured server does not answer.
+    """
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        config.state.directory.mkdir(parents=True, exist_ok=True)
+        keys = vault.load_keys(config.vault.key_file, create=True)
+        if config.database.dsn is None:
+            dsn = await enter(embedded_postgres(config.state.directory / "postgres"))
+        else:
+            dsn = config.database.dsn.reveal()
+        await database.install(dsn)
+        pool = await enter(
+            database.open_pool(
+                dsn, size=config.database.pool_size, command_timeout=config.database.command_timeout
+            )
+        )
+        await _open_log(dsn, keys)
+        yield Base(dsn, pool, keys)
+
+
+async def serve(config: Config, *, ready: "asyncio.Future[str] | None" = None) -> None:
+    """Run the daemon until SIGINT or SIGTERM; *ready* is given the site's address when it answers."""
+    stop = stop_on_signals()
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        base = await enter(open_base(config))
+        registry = elements.load(config.elements.directories)
+        directory = Directory(pool=base.pool, keys=base.keys)
+        addresses = AddressPolicy(config.outbound.allow_networks)
+        http = await enter(open_client(config, addresses))
+        sender = await enter(open_sender(config, addresses))
+        follower = Follower(base=base, directory=directory)
+        writer = Writer(dsn=base.dsn, keys=base.keys, on_append=follower.appended)
+        await writer.open()
+        await directory.load()
+        dispatcher = Dispatcher(
+            pool=base.pool, writer=writer, directory=directory, sender=sender, delivery=delivery(config)
+        )
+        pollers = Pollers(polling=polling(config, base, writer, directory, http), elements=registry)
+        follower.dispatcher, follower.pollers = dispatcher, pollers
+        webhooks = Webhooks(
+            elements=registry,
+            directory=directory,
+            writer=writer,
+            wake_poller=pollers.wake,
+            timeout=config.server.webhook_timeout,
+        )
+        context = Context(
+            pool=base.pool,
+            keys=base.keys,
+            writer=writer,
+            directory=directory,
+            elements=registry,
+            http=http,
+            addresses=addresses,
+            public_url=config.server.url,
+        )
+        site = Loop("site", Site(config, make_app(context, extra_routes=webhooks.routes()), ready).run)
+        await supervise(
+            [
+                site,
+                Loop("pollers", pollers.run),
+                Loop("dispatcher", dispatcher.run, phase=1),
+                Loop("follow", follower.run, phase=2),
+                Loop("writer", writer.run, phase=3),
+                Loop("watchdog", Watchdog(lambda: database.ping(base.pool)).run, phase=3),
+            ],
+            stop=stop,
+            grace=config.server.stop_grace,
+        )
+        systemd.notify(systemd.STOPPING)
+
+
+def open_client(config: Config, addresses: AddressPolicy | None) -> Client:
+    """The HTTP client for providers.
+
+    An instance's `base.url` comes from whoever may create instances, so providers' addresses are checked as
+    callbacks' are.
+    """
+    chosen = config.outbound
+    return Client(
+        client.Limits(
+            connect=chosen.connect_timeout,
+            total=chosen.total_timeout,
+            body=chosen.body_limit,
+            per_host=chosen.per_host,
+        ),
+        addresses=addresses,
+        proxy=None if chosen.proxy is None else chosen.proxy.reveal(),
+        agent=AGENT,
+    )
+
+
+def open_sender(config: Config, addresses: AddressPolicy) -> Sender:
+    """The HTTP client for callbacks."""
+    chosen = config.delivery
+    return Sender(
+        policy=addresses,
+        limits=connection.Limits(
+            connect=chosen.connect_timeout, head=chosen.total_timeout, total=chosen.total_timeout
+        ),
+    )
+
+
+def delivery(config: Config) -> Delivery:
+    """How deliveries are made."""
+    chosen = config.delivery
+    return Delivery(
+        schedule=Schedule(chosen.retries),
+        rules=Rules(window=chosen.window, concurrency=chosen.concurrency),
+        disable_after=chosen.disable_after,
+        drain=config.server.stop_grace,
+    )
+
+
+def polling(config: Config, base: Base, writer: Writer, directory: Directory, http: Client) -> Polling:
+    """How providers are polled."""
+    chosen = config.polling
+    return Polling(
+        pool=base.pool,
+        writer=writer,
+        directory=directory,
+        http=http,
+        turns=asyncio.Semaphore(chosen.concurrency),
+        jitter=chosen.jitter,
+        disable_after_failures=chosen.disable_after_failures,
+        sweep_limit=chosen.sweep_limit,
+    )
+
+
+class Site:
+    """The listening site, as a loop: open while the others run, closed first."""
+
+    def __init__(self, config: Config, app: object, ready: "asyncio.Future[str] | None") -> None:
+        self._config = config
+        self._app = app
+        self._ready = ready
+
+    async def run(self) -> None:
+        """Listen until cancelled."""
+        async with open_site(self._config.server, self._app) as address:
+            logger.info("ready", address=address)
+            systemd.notify(systemd.READY, systemd.status(f"listening on {address}"))
+            if self._ready is not None:
+                self._ready.set_result(address)
+            await asyncio.get_running_loop().create_future()
+
+
+class Follower:
+    """Keeps memory in step with the log: tells whoever must know that instances or callbacks changed."""
+
+    def __init__(self, *, base: Base, directory: Directory) -> None:
+        self._base = base
+        self._directory = directory
+        self._look = asyncio.Event()
+        self.dispatcher: Dispatcher
+        self.pollers: Pollers
+
+    def appended(self, kinds: frozenset[str]) -> None:
+        """The writer added entries of these *kinds*."""
+        if "change" in kinds:
+            self.dispatcher.wake()
+        if any(kind.startswith("instance.") for kind in kinds):
+            self._look.set()
+        if any(kind.startswith(("callback.", "replay.")) for kind in kinds):
+            self.dispatcher.look_again()
+
+    def _told(self, *args: object) -> None:
+        """Another process appended, or asks for a poll (`poll <instance>`)."""
+        payload = str(args[-1])
+        if payload.startswith("poll ") and payload[5:].isdecimal():
+            self.pollers.wake(int(payload[5:]))
+        self.dispatcher.look_again()
+        self._look.set()
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        listening: asyncpg.Connection[asyncpg.Record] | None = None
+        try:
+            while True:
+                try:
+                    if listening is None or listening.is_closed():
+                        listening = await database.connect(self._base.dsn)
+                        await listening.add_listener("tidings", self._told)
+                    await self._directory.refresh()
+                except (*OUTAGE, Outage) as error:
+                    logger.debug("follower waits for the database", error=str(error))
+                try:
+                    async with asyncio.timeout(FOLLOW_BACKSTOP):
+                        await self._look.wait()
+                except TimeoutError:
+                    pass  # the backstop: look anyhow
+                self._look.clear()
+        finally:
+            if listening is not None:
+                listening.terminate()
+
+
+async def _open_log(dsn: str, keys: vault.Keys) -> None:
+    """Give a new log its first entry, which holds what tells its event ids from another log's."""
+    conn = await database.connect(dsn)
+    try:
+        if await log.head(conn) == 0:
+            data = orjson.dumps({"id": secrets.token_hex(4)}).decode()
+            await append_once(conn, keys, Unit([Entry("log.opened", data=data)]))
+    finally:
+        await conn.close()

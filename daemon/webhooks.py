@@ -1,0 +1,185 @@
+"""Webhook intake: verify, route, append, and only then answer 2xx.
+
+    POST|GET /events/{elementKey}[/{encodedId}]      (with and without the API's prefix)
+
+A request finds its instances by the id in the path (base64 of the decimal id, or the id itself), by the header
+`Element-Instances`, or by what its body says of the account (facts, 5.3).  What names nobody we know is answered
+2xx and counted: the provider cannot do anything about it.
+
+The signature is verified over the bytes as they came.  Where one address serves many instances, the body says
+whose secret to verify with; until that is done nothing of the body is believed.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import blake2b
+
+import structlog
+from aiohttp import web
+
+from daemon.elements import Registry
+from daemon.elements.base import Element
+from daemon.errors import BadSignature, NotFound, Outage
+from daemon.model import Change, Incoming, Instance, Received, Reply, WebhookEvent
+from daemon.store.directory import Directory
+from daemon.store.instances import decode_id
+from daemon.store.writer import Intake, Unit, Writer
+
+log = structlog.get_logger()
+
+PREFIX = "/elements/api-v2"
+
+
+class Webhooks:
+    """The handler of what providers post."""
+
+    def __init__(
+        self,
+        *,
+        elements: Registry,
+        directory: Directory,
+        writer: Writer,
+        wake_poller: Callable[[int], None],
+        timeout: float,
+    ) -> None:
+        """*timeout* (seconds) is for everything between the last byte of the request and the answer."""
+        self._elements = elements
+        self._directory = directory
+        self._writer = writer
+        self._wake_poller = wake_poller
+        self._timeout = timeout
+        self.counts: Counter[str] = Counter()
+        """accepted, duplicate, unknown, ignored, refused: events and requests by what became of them."""
+
+    def routes(self) -> Iterable[web.RouteDef]:
+        """The routes, to put into an application."""
+        for prefix in ("", PREFIX):
+            for path in ("/events/{element}", "/events/{element}/", "/events/{element}/{encoded}"):
+                yield web.post(prefix + path, self.handle)
+                yield web.get(prefix + path, self.handle, allow_head=False)
+
+    async def handle(self, request: web.Request) -> web.Response:
+        """Answer one request; errors come out as those of `daemon.errors`."""
+        element = self._elements.get(request.match_info["element"])
+        incoming = Incoming(
+            method=request.method,
+            path=request.path,
+            url=str(request.url),
+            headers=request.headers,
+            query=request.query,
+            body=await request.read(),
+        )
+        try:
+            async with asyncio.timeout(self._timeout):
+                reply = await self.receive(element, incoming, request.match_info.get("encoded"))
+        except TimeoutError:
+            raise Outage("the webhook could not be stored in time; send it again") from None
+        return web.Response(status=reply.status, body=reply.body, content_type=reply.content_type)
+
+    async def receive(self, element: Element, incoming: Incoming, encoded: str | None) -> Reply:
+        """Take in one webhook; returns the answer after what it holds is in the log.
+
+        Raises `BadSignature`, `Invalid` for a body that cannot be read, `NotFound` for an address that names
+        no instance, `Outage`.
+        """
+        named = self._named(element, incoming, encoded)
+        challenge = element.handshake(incoming, await self._settings_of(named))
+        if challenge is not None:
+            return challenge
+        instances = named if named is not None else self._routed(element, incoming)
+        if not instances:
+            # Nobody's: verified all the same where the element itself can, so that strangers learn nothing.
+            received = element.receive(incoming, None) if named is None and element.routing_key else Received()
+            self.counts["unknown"] += 1
+            log.info("webhook of an unknown account", element=element.key, events=len(received.events))
+            return received.reply
+        unit, reply = await self._unit(element, incoming, instances)
+        if unit.intakes:
+            receipt = await self._writer.append(unit)
+            self.counts["accepted"] += receipt.appended
+            self.counts["duplicate"] += receipt.duplicates
+        return reply
+
+    async def _unit(
+        self, element: Element, incoming: Incoming, instances: Sequence[Instance]
+    ) -> tuple[Unit, Reply]:
+        intakes: list[Intake] = []
+        reply: Reply | None = None
+        refused: BadSignature | None = None
+        for instance in instances:
+            try:
+                received = element.receive(incoming, await self._directory.settings(instance))
+            except BadSignature as error:
+                refused = error
+                continue
+            reply = received.reply
+            events = [event for event in received.events if self._concerns(element, instance, event)]
+            if not instance.notifies or not events:
+                self.counts["ignored"] += 1
+            elif received.hint or _vendor(instance) == "polling":
+                self._wake_poller(instance.id)
+            else:
+                changes = [_change(event) for event in events]
+                intakes.append(Intake(instance.id, changes, raw=received.raw.decode()))
+        if reply is None:
+            self.counts["refused"] += 1
+            raise refused or BadSignature("the webhook is not signed by any account that it names")
+        return Unit(intakes=intakes), reply
+
+    def _named(self, element: Element, incoming: Incoming, encoded: str | None) -> list[Instance] | None:
+        """The instances that path or header name; None where they name none and the body has to."""
+        if encoded:
+            instance = self._directory.get(decode_id(encoded))
+            if instance is None or instance.element_key != element.key:
+                raise NotFound(
+                    f"no instance of {element.key} has the address …/{encoded}; "
+                    "see `webhookUrl` in GET /instances/{id}/events for the right one"
+                )
+            return [instance]
+        header = incoming.headers.get("Element-Instances")
+        if header is None:
+            return None
+        found = [self._directory.get(decode_id(part)) for part in header.split(",")]
+        return [instance for instance in found if instance is not None and instance.element_key == element.key]
+
+    def _routed(self, element: Element, incoming: Incoming) -> list[Instance]:
+        if element.routing_key is None:
+            return []
+        found = {
+            instance.id: instance
+            for account in element.routes(incoming)
+            for instance in self._directory.routed(element.key, element.routing_key, account)
+        }
+        return list(found.values())
+
+    async def _settings_of(self, named: list[Instance] | None) -> dict[str, str] | None:
+        return await self._directory.settings(named[0]) if named else None
+
+    def _concerns(self, element: Element, instance: Instance, event: WebhookEvent) -> bool:
+        """Whether the event is of this account, and of an object that the instance wants to hear of."""
+        if event.route is not None and element.routing_key is not None:
+            mine = instance.configuration.get(element.routing_key)
+            if mine is not None and mine != event.route:
+                return False
+        wanted = instance.configuration.get("event.objects")
+        if not wanted:
+            return True
+        # `Contact` and `contacts` are the same to those who fill this in.
+        names = {name.strip().lower().rstrip("s") for name in wanted.split(",")}
+        return event.object_type.lower().rstrip("s") in names
+
+
+def _vendor(instance: Instance) -> str:
+    return (instance.configuration.get("event.vendor.type") or "").lower()
+
+
+def _change(event: WebhookEvent) -> Change:
+    name = f"{event.object_type}\x00{event.object_id}\x00{event.identity}"
+    return Change(
+        object_type=event.object_type,
+        object_id=event.object_id,
+        change=event.change,
+        changed=event.changed,
+        fingerprint=blake2b(name.encode(), digest_size=16).digest(),
+    )
