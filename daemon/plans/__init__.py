@@ -1,11 +1,13 @@
 """Poller configurations, compiled: from what a customer wrote to what is asked of a provider.
 
     configuration   an instance's configuration → its plans, or every problem at once
+    selection       which resources an instance polls
     resource        the plan of one resource: what to ask, and what the answer means
     judgement       whether a record that was read is a change: the decision table
     address         a poller `url` taken apart: path, `where`, parameters
     where           the tolerant reader of CEQL
     placeholders    `${gmtDate:…}` and `{calendarId}` inside an address
+    values          texts, booleans and numbers that arrive as any of each other
     fields          paths into a record, and the id of one that names none
     fingerprints    the name of one version of a record
 

@@ -1,23 +1,13 @@
 """An instance's configuration, compiled to the plans of its resources, or refused with every problem at once.
 
-Which resources there are:
-
-- `event.poller.configuration` (an object, or the same as JSON text), else the element's defaults;
-- `event.poller.urls`, when it holds lines of the old format
-  `resource|url|xPath|updated field|format|zone|created field|format|zone`, adds those;
-- `event.poller.urls`, when it holds names (joined by `|` or newlines), and `event.objects` (joined by commas)
-  select among all of these, the defaults included.
-
 A resource needs a `url`.  Everything else has a default; keys that mean nothing here are kept and ignored.
 Of a date without a field its format does not matter; a field without a format is read as ISO 8601.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, tzinfo
 from types import MappingProxyType
 from typing import Any
-
-import orjson
 
 from daemon.dates import DatePattern, find_zone
 from daemon.errors import Invalid
@@ -25,11 +15,9 @@ from daemon.plans.address import compile_address
 from daemon.plans.fields import FieldPath
 from daemon.plans.placeholders import Template
 from daemon.plans.resource import DateField, ResourcePlan
+from daemon.plans.selection import CONFIGURATION, select_entries
 from daemon.plans.values import Values
 
-CONFIGURATION = "event.poller.configuration"
-URLS = "event.poller.urls"
-OBJECTS = "event.objects"
 INTERVAL = "event.poller.refresh_interval"
 
 _DEFAULT_TOLERANCE = 10.0  # seconds; Cloud Elements names no default, its successor does
@@ -37,15 +25,8 @@ _ISO = "yyyy-MM-dd'T'HH:mm:ssXXX"
 _DAY = 86_400.0  # seconds
 _MOST_RESOURCES = 500
 _MOST_MINUTES = 999_999_999.0  # about 1,900 years: how customers switch polling off
-_LEAST_MINUTES = 1 / 60
-_LEGACY = (
-    "url", "xPath", "updatedDateField", "updatedDateFormat", "updatedDateTimezone",
-    "createdDateField", "createdDateFormat", "createdDateTimezone",
-)  # fmt: skip
+_LEAST_MINUTES = 0.01
 _NO_DEFAULTS: Mapping[str, Any] = MappingProxyType({})
-
-_Entries = dict[str, tuple[str, Any]]
-"""Resource → the dotted name of its entry, for problems, and the entry."""
 
 
 def compile_plans(
@@ -57,19 +38,7 @@ def compile_plans(
     *configuration*, unless the name is that of a credential.  Raises `Invalid` with all problems.
     """
     problems: dict[str, str] = {}
-    available: _Entries = {
-        name: (f"{CONFIGURATION}.{name}", entry) for name, entry in defaults.items()
-    }
-    own = _own_entries(configuration, problems)
-    lines, names = _urls(configuration, {*available, *own}, problems)
-    own = {**lines, **own}
-    available |= own
-    chosen = own or dict(available)
-    for key, wanted in ((URLS, names), (OBJECTS, _list(configuration, OBJECTS, ",", problems))):
-        if wanted and available:
-            chosen = _select(
-                wanted, chosen if key == OBJECTS and names else available, key, problems
-            )
+    chosen = select_entries(configuration, defaults, problems)
     if len(chosen) > _MOST_RESOURCES:
         problems[CONFIGURATION] = (
             f"has {len(chosen):,} resources, but should have at most {_MOST_RESOURCES}"
@@ -86,7 +55,7 @@ def compile_plans(
 def refresh_interval(configuration: Mapping[str, Any]) -> float:
     """Seconds from one poll to the next: `event.poller.refresh_interval` is minutes, 15 where not given.
 
-    Raises `Invalid` for what is no number of minutes from a sixtieth to 999,999,999.
+    Raises `Invalid` for what is no number of minutes from 0.01 to 999,999,999.
     """
     problems: dict[str, str] = {}
     minutes = Values(configuration, at="", problems=problems).number(
@@ -95,87 +64,6 @@ def refresh_interval(configuration: Mapping[str, Any]) -> float:
     if problems:
         raise Invalid(problems)
     return minutes * 60
-
-
-def _own_entries(configuration: Mapping[str, Any], problems: dict[str, str]) -> _Entries:
-    value = configuration.get(CONFIGURATION)
-    for _ in range(2):  # some send the text of the text
-        if isinstance(value, str):
-            if not value.strip():
-                return {}
-            try:
-                value = orjson.loads(value)
-            except orjson.JSONDecodeError as error:
-                problems[CONFIGURATION] = (
-                    f"is no JSON: {error.msg} at line {error.lineno}, column {error.colno}"
-                )
-                return {}
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        problems[CONFIGURATION] = (
-            "should be an object with one entry per resource, or the same as JSON text"
-        )
-        return {}
-    return {str(name): (f"{CONFIGURATION}.{name}", entry) for name, entry in value.items()}
-
-
-def _urls(
-    configuration: Mapping[str, Any], known: Iterable[str], problems: dict[str, str]
-) -> tuple[_Entries, list[str]]:
-    """The entries of `event.poller.urls` that are lines of the old format, and those that are names."""
-    lines: _Entries = {}
-    names: list[str] = []
-    for number, line in enumerate(_list(configuration, URLS, "\n", problems), 1):
-        cells = [cell.strip() for cell in line.split("|")]
-        if len(cells) < 2 or "/" not in cells[1] or cells[1] in known:  # noqa: PLR2004 — name and url
-            names += [cell for cell in cells if cell]
-        elif len(cells) > 1 + len(_LEGACY):
-            problems[URLS] = (
-                f"line {number} has {len(cells)} parts between |, but should have at most 9"
-            )
-        elif not cells[0]:
-            problems[URLS] = f"line {number} should begin with the name of a resource, then |"
-        else:
-            parts = dict(zip(_LEGACY, cells[1:], strict=False))
-            url, x_path = parts.pop("url"), parts.pop("xPath", "")
-            entry = {"url": url, "datesConfiguration": parts} | (
-                {"xPath": x_path} if x_path else {}
-            )
-            lines[cells[0]] = (f"{URLS}.{cells[0]}", entry)
-    return lines, names
-
-
-def _list(
-    configuration: Mapping[str, Any], key: str, separator: str, problems: dict[str, str]
-) -> list[str]:
-    value = configuration.get(key)
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        value = separator.join(value)
-    if value is None:
-        return []
-    if not isinstance(value, str):
-        problems[key] = "should be a text that names resources"
-        return []
-    return [item.strip() for item in value.split(separator) if item.strip()]
-
-
-def _select(wanted: list[str], entries: _Entries, key: str, problems: dict[str, str]) -> _Entries:
-    by_case = {name.lower(): name for name in entries}
-    selected: _Entries = {}
-    unknown: list[str] = []
-    for name in wanted:
-        found = name if name in entries else by_case.get(name.lower())
-        if found is None:
-            unknown.append(repr(name))
-        else:
-            selected[found] = entries[found]
-    if unknown:
-        names = ", ".join(sorted(entries))
-        problems[key] = (
-            f"names {', '.join(unknown)}, which cannot be polled here: choose among {names}"
-        )
-    return selected
 
 
 def _resource(
@@ -258,9 +146,7 @@ def _date_field(
     path = _path(dates, f"{kind}DateField")
     if path is None:
         if form:
-            notes.append(
-                f"without a {kind}DateField the {kind}DateFormat {form!r} has nothing to read"
-            )
+            notes.append(f"{kind}DateFormat {form!r} is of no use: {kind}DateField is not given")
         return None
     try:
         pattern = DatePattern.compile(form or _ISO)

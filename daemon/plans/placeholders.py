@@ -45,6 +45,14 @@ class Moment:
     zone: tzinfo = UTC
     now: bool = False
 
+    @property
+    def precision(self) -> timedelta:
+        return (
+            self.pattern.precision
+            if self.pattern is not None
+            else timedelta(seconds=1) / self.ticks
+        )
+
     def write(self, moment: datetime) -> str:
         if self.pattern is not None:
             return self.pattern.format(moment, self.zone)
@@ -103,6 +111,12 @@ class Template:
     @property
     def holes(self) -> tuple[str, ...]:
         return tuple(part.name for part in self.parts if isinstance(part, Hole))
+
+    @property
+    def grain(self) -> timedelta:
+        """The coarsest precision in which the last poll is written here; zero where it is not."""
+        moments = [part for part in self.parts if isinstance(part, Moment) and not part.now]
+        return max((moment.precision for moment in moments), default=timedelta())
 
     @property
     def moving(self) -> bool:

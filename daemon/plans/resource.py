@@ -59,6 +59,15 @@ class ResourcePlan:
         """Whether every poll asks the same question, so that a baseline must be read, not only dated."""
         return not any(template.moving for template in self.address.templates)
 
+    @property
+    def grain(self) -> timedelta:
+        """The coarsest unit in which the url writes the moment of the last poll: a day of `${date:yyyy-MM-dd}`.
+
+        What is asked for begins up to that much before `since`; where the url compares with `>`, ask that
+        much earlier still, or what happened within the unit is lost.
+        """
+        return max((template.grain for template in self.address.templates), default=timedelta())
+
     def query(self, since: datetime, now: datetime) -> Query:
         """What to ask when the last poll was at *since* and this one is at *now* (aware).
 

@@ -62,16 +62,28 @@ def parse_clause(text: str) -> Clause:
     if len(text) > _LONGEST:
         raise Invalid({"where": f"the where clause is longer than {_LONGEST:,} characters"})
     try:
-        reader = _Reader(text, mask(text))
+        masked = mask(text)
     except ValueError as error:
         raise Invalid({"where": str(error)}) from None
-    return reader.clause()
+    try:
+        clause = _Reader(text, masked, forgiving=False).clause()
+    except Invalid:
+        pass  # read again below, and refused with the place where even that stops making sense
+    else:
+        if not clause.notes:
+            return clause
+    return _Reader(text, masked, forgiving=True).clause()
 
 
 class _Reader:
-    """Reads the structure off the *masked* text and the values off the *text*, which are equally long."""
+    """Reads the structure off the *masked* text and the values off the *text*, which are equally long.
 
-    def __init__(self, text: str, masked: str) -> None:
+    A *forgiving* reader takes `''` before an AND or the end for a quote too many; to one that is not it is
+    a quote inside the text, as it is in a clause that is written properly: `'rock '' and roll'`.
+    """
+
+    def __init__(self, text: str, masked: str, *, forgiving: bool) -> None:
+        self.forgiving = forgiving
         self.text = text
         self.masked = masked
         self.at = 0
@@ -187,7 +199,7 @@ class _Reader:
             if self.masked[end + 1 : end + 2] != quote:
                 self.at = end + 1
                 return value
-            if _AFTER_VALUE.match(self.masked, end + 2):
+            if self.forgiving and _AFTER_VALUE.match(self.masked, end + 2):
                 self._mend(
                     end + 1,
                     1,
