@@ -170,8 +170,9 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
     vault = values.setdefault("vault", {})
     if isinstance(state, dict) and isinstance(vault, dict):
         state.setdefault("directory", str(_state_directory(environ)))
-        base = Path.cwd() if path is None else path.resolve().parent
-        vault.setdefault("key_file", str(_vault_key(environ, state["directory"], base)))
+        if "key_file" not in vault:
+            base = Path.cwd() if path is None else path.resolve().parent
+            vault["key_file"] = str(_vault_key(environ, state["directory"], base))
     try:
         config = Config.model_validate(values, context=path)
     except ValidationError as error:
@@ -260,8 +261,11 @@ def _state_directory(environ: Mapping[str, str]) -> Path:
 def _vault_key(environ: Mapping[str, str], state: object, base: Path) -> Path:
     """Return systemd's credential `vault.key` where there is one, else the file in the state directory."""
     credential = Path(environ.get("CREDENTIALS_DIRECTORY", "/nonexistent")) / "vault.key"
-    if credential.exists():
-        return credential
+    try:
+        if credential.exists():
+            return credential
+    except PermissionError as error:  # not known to be absent: a new key would not fit the vault
+        raise ConfigError(f"{credential}: cannot be read; or set [vault] key_file") from error
     folder = Path(str(state)).expanduser()
     return (Path.cwd() if isinstance(state, Variable) else base) / folder / "vault.key"
 

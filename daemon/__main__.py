@@ -1,0 +1,5 @@
+"""`python -m daemon` is `tidings`."""
+
+from daemon.cli import main
+
+main()
