@@ -6,7 +6,7 @@ provider gives as the address of the next page must be of the base's origin: cre
 
 import re
 from collections.abc import Iterable, Mapping
-from urllib.parse import parse_qsl, quote, urlencode, urljoin, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urljoin, urlsplit, urlunsplit
 
 from daemon.elements.paths import fill, places
 from daemon.errors import Invalid, Refused
@@ -67,7 +67,7 @@ def checked(value: str, key: str) -> str:
 def below(base: str, path: str) -> str:
     """*path* below *base*, quoted; raises `Invalid` for one that leaves it."""
     path = path.strip("/")
-    if any(part in ("", ".", "..") for part in path.split("/")) and path:
+    if path and any(unquote(part) in ("", ".", "..") for part in path.split("/")):
         raise Invalid({"resource": f"{path!r} is not a path below the base address"})
     return f"{base}/{quote(path, safe=_PATH)}" if path else base
 
@@ -103,13 +103,17 @@ def following(link: str, *, here: str, base: str, relative_to: str) -> str:
     With *relative_to* `base` a link such as `/orders?page=2` lies below the path of *base* (Sage writes its links
     so).  Raises `Refused` for another origin.
     """
-    if relative_to == "base" and link.startswith("/") and not link.startswith("//"):
-        root = urlsplit(base).path.rstrip("/")
-        inside = link == root or link.startswith((root + "/", root + "?"))
-        there = urljoin(base, link) if root and inside else base + link
-    else:
-        there = urljoin(here, link)
-    if origin(there) != origin(base):
+    try:
+        if relative_to == "base" and link.startswith("/") and not link.startswith("//"):
+            root = urlsplit(base).path.rstrip("/")
+            inside = link == root or link.startswith((root + "/", root + "?"))
+            there = urljoin(base, link) if root and inside else base + link
+        else:
+            there = urljoin(here, link)
+        same = origin(there) == origin(base)
+    except ValueError as error:
+        raise Refused("the provider's next page has an address that cannot be read") from error
+    if not same:
         raise Refused(
             f"the provider's next page lies on another server, {urlsplit(there).hostname}"
         )

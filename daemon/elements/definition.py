@@ -7,18 +7,18 @@ together.  Unknown keys are errors: a misspelt filter must not become a missing 
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from daemon.elements.hook_definition import Webhook
 from daemon.elements.paths import places
-from daemon.elements.tables import DateFormat, HeaderName, Table, Zone
+from daemon.elements.tables import DateFormat, HeaderName, Table, Zone, belong
 
 Scalar = str | int | float | bool
 CONDITION = re.compile(r"([^\s<>=!]+)\s*(>=|<=|!=|=|>|<|LIKE|IN)")
 
 
 def _address(value: str) -> str:
-    if not re.match(r"https?://[^/?#@\s]+[^?#\s]*$|\{[\w.-]+\}$", value):
+    if not re.match(r"https?://[^/?#@\s]+(/[^?#\s]*)?$|\{[\w.-]+\}$", value):
         raise ValueError(
             'it should be an address such as "https://api.example.com/v1" or "https://{site}.example.com", '
             "without user, query and fragment"
@@ -85,7 +85,7 @@ class Auth(Table):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         needed, allowed = AUTH_KEYS[self.kind]
-        _exact(self, f'kind = "{self.kind}"', needed, allowed | {"kind"})
+        belong(self, f'kind = "{self.kind}"', needed, allowed | {"kind"})
         return self
 
 
@@ -119,7 +119,7 @@ class Paging(Table):
     def _fits(self) -> Self:
         needed, allowed = PAGING_KEYS[self.kind]
         common = {"kind", "total", "size_parameter", "size", "size_max", "max_pages"}
-        _exact(self, f'kind = "{self.kind}"', needed, allowed | common)
+        belong(self, f'kind = "{self.kind}"', needed, allowed | common)
         if self.short_is_last and self.size is None:
             raise ValueError("short_is_last needs size: what a full page holds")
         if self.size and self.size_max and self.size > self.size_max:
@@ -164,6 +164,7 @@ class Resource(Table):
     poll: str | None = None
     parameters: dict[str, Scalar] = Field(default_factory=dict)
     where: dict[str, str | Where] = Field(default_factory=dict)
+    where_parameter: str = ""
     pass_through: bool = False
     passes: list[str] = Field(default_factory=list)
     paging: Paging = Paging()
@@ -202,7 +203,7 @@ class Definition(Table):
     connection: Place | None = None
     auth: Auth = Auth()
     defaults: Resource = Resource()
-    resources: dict[Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)*$")], Resource] = Field(
+    resources: dict[Annotated[str, Field(pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$")], Resource] = Field(
         default_factory=dict
     )
     webhook: Webhook | None = None
@@ -238,14 +239,3 @@ class Definition(Table):
             )
         if resource.item is not None and "id" not in places(resource.item):
             raise ValueError(f'{at}.item should hold {{id}}, such as "orders/{{id}}"')
-
-
-def _exact(
-    table: BaseModel, given: str, needed: frozenset[str], allowed: frozenset[str] | set[str]
-) -> None:
-    """Raise for keys that are missing for what is *given*, or mean nothing with it."""
-    for name in sorted(needed):
-        if not getattr(table, name):
-            raise ValueError(f"{name} is missing: {given} needs it")
-    for name in sorted(table.model_fields_set - allowed - needed):
-        raise ValueError(f"{name} means nothing with {given}: remove it")

@@ -93,8 +93,6 @@ class Walk:
     ) -> str | None:
         paging = self._paging
         match paging.kind:
-            case "none":
-                return None
             case "page" | "offset":
                 total = self.total(headers, body)
                 if total is not None and self._count >= total:
@@ -108,6 +106,8 @@ class Walk:
                 link = text(stated(paging.next, headers, body))
             case "link_header":
                 link = next_link(headers.get("Link", ""))
+            case _:
+                return None
         if not link:
             return None
         return following(link, here=url, base=self._base, relative_to=paging.relative_to)

@@ -3,11 +3,12 @@
 A condition of the `where` becomes a query parameter by the resource's `where` table.  One that the table does not
 know is passed through where the definition says so.  Else, if it compares with a date, it is left out: the
 poller filters by date again, so that costs bytes and nothing more.  Any other is refused: left out in silence it
-would let records through that the owner of the instance filtered away.
+would let records through that the owner of the instance filtered away.  So is OR, which query parameters cannot say.
 """
 
 import re
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -46,17 +47,23 @@ class Reader:
             raise Invalid({"resource": f"{self.definition.key} has no {name!r}; there is {known}"})
         return found
 
+    def check(self, query: Query) -> None:
+        """Raise `Invalid` for a query that `read` would refuse."""
+        parameters(self.resource(query.resource), query)
+
     def read(self, http: Http, settings: Settings, query: Query) -> AsyncGenerator[Page]:
         """Yield the pages that answer *query*."""
-        resource = self.resource(query.resource)
-        pairs = parameters(resource, query)
+        with _refusing():
+            resource = self.resource(query.resource)
+            pairs = parameters(resource, query)
         return self._walk(http, settings, query.resource, resource, pairs, size=query.page_size)
 
     def deletions(
         self, http: Http, settings: Settings, name: str, since: datetime
     ) -> AsyncGenerator[Page] | None:
         """Yield what the provider's own channel says was deleted; None where it has none."""
-        resource = self.resource(name)
+        with _refusing():
+            resource = self.resource(name)
         if resource.deletes != "channel":
             return None
         deleted = resource.deleted
@@ -68,22 +75,25 @@ class Reader:
 
     def inventory(self, http: Http, settings: Settings, name: str) -> AsyncGenerator[Page] | None:
         """Yield all that exists; None where the definition does not say `deletes = "sweep"`."""
-        resource = self.resource(name)
+        with _refusing():
+            resource = self.resource(name)
         if resource.deletes != "sweep":
             return None
         pairs = _written(resource.parameters | resource.deleted.parameters)
-        return self._walk(http, settings, name, resource, pairs, whole=True)
+        return self._walk(http, settings, name, resource, pairs, complete=True)
 
     async def gone(self, http: Http, settings: Settings, name: str, object_id: str) -> bool | None:
         """Whether the provider says that there is no such object; None where the definition has no `item`."""
-        resource = self.resource(name)
+        with _refusing():
+            resource = self.resource(name)
         if resource.item is None or self.definition.connection is None:
             return None
         place = self.definition.connection
         path = fill(resource.item, {**settings, "id": object_id}, segment)
         if path is None:
             raise Refused(f"{name}: a setting that {resource.item!r} needs is empty")
-        url = below(base(place, settings), path)
+        with _refusing():
+            url = below(base(place, settings), path)
         try:
             answer = await http.send(Request("GET", url, _headers(place, settings)))
         except Refused as error:
@@ -95,8 +105,8 @@ class Reader:
 
     def deleted(self, name: str, record: Json) -> bool:
         """Whether *record* carries the mark of a deleted one."""
-        resource = self.resource(name)
-        if resource.deletes != "marker":
+        resource = self.definition.resource(name)
+        if resource is None or resource.deletes != "marker":
             return False
         found = find(record, resource.deleted.field)
         if resource.deleted.values:
@@ -113,18 +123,20 @@ class Reader:
         pairs: Pairs,
         *,
         size: int | None = None,
-        whole: bool = False,
+        complete: bool = False,
     ) -> AsyncGenerator[Page]:
         if self.definition.connection is None:
             raise Refused(f"{self.definition.key} has no API to read from")
         place = self.definition.connection
-        root = base(place, settings)
+        with _refusing():
+            root = base(place, settings)
         walk = Walk(resource.paging, base=root, id_path=resource.id, size=size)
-        path = fill(name if resource.path is None else resource.path, settings, segment)
+        path = name if resource.path is None else fill(resource.path, settings, segment)
         if path is None:
             raise Refused(f"{name}: a setting that the path {resource.path!r} needs is empty")
-        url = walk.first(with_query(below(root, path), pairs))
-        census = Census() if whole else None
+        with _refusing():
+            url = walk.first(with_query(below(root, path), pairs))
+        census = Census() if complete else None
         for _ in range(resource.paging.max_pages):
             answer = await http.send(Request("GET", url, _headers(place, settings)))
             body = _json(answer)
@@ -178,6 +190,15 @@ class Census:
             )
 
 
+@contextmanager
+def _refusing() -> Generator[None]:
+    """What was `Invalid` when it was configured is `Refused` when it is used all the same."""
+    try:
+        yield
+    except Invalid as error:
+        raise Refused(str(error)) from error
+
+
 def base(place: Place, settings: Settings) -> str:
     """The address below which an instance's resources are; raises `Invalid`."""
     return whole(place.base, settings, override="base.url" if place.override else None)
@@ -193,15 +214,24 @@ def parameters(resource: Resource, query: Query) -> Pairs:
         elif name not in _OURS:
             known = ", ".join(resource.passes) or "none"
             problems[name] = f"is not a parameter of {query.resource}; there are: {known}"
-    for condition in query.conditions:
-        try:
-            asked += _condition(resource, condition)
-        except ValueError as error:
-            problems[f"where {condition.attribute}"] = str(error)
+    try:
+        asked += _where(resource, query)
+    except ValueError as error:
+        problems["where"] = str(error)
     if problems:
         raise Invalid(problems)
     names = {name for name, _ in asked}
     return [pair for pair in _written(resource.parameters) if pair[0] not in names] + asked
+
+
+def _where(resource: Resource, query: Query) -> Pairs:
+    if resource.where_parameter and query.conditions:
+        return [(resource.where_parameter, query.where)]
+    if any(condition.joined.upper() == "OR" for condition in query.conditions):
+        if all(_DATE.fullmatch(condition.value) for condition in query.conditions):
+            return []
+        raise ValueError("joins conditions by OR, which query parameters cannot: leave one of them")
+    return [pair for condition in query.conditions for pair in _condition(resource, condition)]
 
 
 def _condition(resource: Resource, condition: Condition) -> Pairs:
@@ -211,14 +241,15 @@ def _condition(resource: Resource, condition: Condition) -> Pairs:
                 return [(target, condition.value)]
             value = _dated(target, condition.value)
             return [(target.parameter, target.template.replace("{value}", value))]
+    said = f"{condition.attribute} {condition.operator}"
     if resource.pass_through:
         if "NULL" in condition.operator.upper():
-            raise ValueError(f"{condition.operator} cannot be a query parameter")
+            raise ValueError(f"{said} cannot be a query parameter")
         return [(condition.attribute, condition.value)]
     if _DATE.fullmatch(condition.value):
         return []
     known = ", ".join(key for key in resource.where) or "none"
-    raise ValueError(f"with {condition.operator} is no filter of this provider; there are: {known}")
+    raise ValueError(f"{said} is no filter of this provider; there are: {known}")
 
 
 def _dated(target: Where, value: str) -> str:

@@ -51,3 +51,14 @@ def header_name(value: str) -> str:
 DateFormat = Annotated[str, AfterValidator(_date_format)]
 Zone = Annotated[str, AfterValidator(_zone)]
 HeaderName = Annotated[str, AfterValidator(header_name)]
+
+
+def belong(
+    table: Table, given: str, needed: frozenset[str], allowed: frozenset[str] | set[str]
+) -> None:
+    """Raise for keys that are missing for what is *given*, or mean nothing with it."""
+    for name in sorted(needed):
+        if not getattr(table, name):
+            raise ValueError(f"{name} is missing: {given} needs it")
+    for name in sorted(table.model_fields_set - allowed - needed):
+        raise ValueError(f"{name} means nothing with {given}: remove it")

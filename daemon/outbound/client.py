@@ -21,8 +21,9 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from daemon.backoff import retry_after
-from daemon.errors import Refused, Transient, Unauthorized
+from daemon.errors import AddressRefused, NotSent, Refused, Transient, Unauthorized
 from daemon.model import Request, Response
+from daemon.outbound.addresses import AddressPolicy
 from daemon.outbound.excerpts import excerpt, place
 
 LONGEST_WAIT = 86400.0  # seconds of a Retry-After that are believed
@@ -36,7 +37,8 @@ NOT_NOW = frozenset({408, 425, 429})
 Addresses = Callable[[str, int], Awaitable[Sequence[str]]]
 """Resolve a host (a name or an address) and a port to the IP addresses that may be connected to.
 
-Raises `Refused` for a host that the daemon must not talk to, `Transient` where it cannot be resolved.
+Raises `Refused` for a host that the daemon must not talk to, `Transient` where it cannot be resolved;
+`allowed_by` makes one of an `AddressPolicy`.
 """
 
 
@@ -204,6 +206,20 @@ class Client:
                     status=answer.status,
                 )
         return bytes(parts)
+
+
+def allowed_by(policy: AddressPolicy) -> Addresses:
+    """Hold providers to *policy*, as callbacks are."""
+
+    async def addresses(host: str, port: int) -> Sequence[str]:
+        try:
+            return [str(found.ip) for found in await policy.resolve(host, port)]
+        except AddressRefused as error:
+            raise Refused(str(error)) from error
+        except NotSent as error:
+            raise Transient(str(error)) from error
+
+    return addresses
 
 
 class _Allowed(AbstractResolver):

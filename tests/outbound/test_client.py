@@ -4,6 +4,7 @@ import asyncio
 import gzip
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from servers import serving
 
 from daemon.errors import Refused, Transient, Unauthorized
 from daemon.model import MASK, Request
-from daemon.outbound.client import Client, Limits
+from daemon.outbound.addresses import AddressPolicy
+from daemon.outbound.client import Client, Limits, allowed_by
 
 NOW = datetime(2026, 11, 20, 10, 0, 0, tzinfo=UTC)
 
@@ -359,26 +361,35 @@ def test_a_post_follows_no_redirect():
 
 
 def test_a_host_is_asked_by_few_at_once():
-    """No more requests than `per_host` are on their way to one host, and all get their answer."""
+    """No more requests than `per_host` are on their way to one host; another host does not wait for them."""
     now, most = 0, 0
-    release = asyncio.Event()
+    full, release = asyncio.Event(), asyncio.Event()
 
-    async def handler(request: web.Request) -> web.Response:
+    async def slow(request: web.Request) -> web.Response:
         nonlocal now, most
         now += 1
         most = max(most, now)
         if now == 3:
-            release.set()
+            full.set()
         await release.wait()
         now -= 1
         return web.Response()
 
     async def main() -> int:
-        async with serving(handler) as origin, Client(Limits(per_host=3)) as client:
-            answers = await asyncio.gather(
-                *(client.send(Request("GET", origin)) for _ in range(10))
-            )
-            return len(answers)
+        limits = Limits(per_host=3)
+        async with (
+            serving(slow) as origin,
+            serving(answering(200)) as other,
+            Client(limits) as client,
+        ):
+            async with asyncio.TaskGroup() as group:
+                asked = [group.create_task(client.send(Request("GET", origin))) for _ in range(10)]
+                await full.wait()
+                # Answered later than the ten were asked: they had the time to arrive.
+                for _ in range(5):
+                    await client.send(Request("GET", other))
+                release.set()
+            return len([task for task in asked if task.result().status == 200])
 
     assert 10 == asyncio.run(main())
     assert 3 == most
@@ -403,10 +414,15 @@ def test_cookies_are_not_kept():
         seen.append(request.headers.get("Cookie"))
         return web.Response(headers={"Set-Cookie": "session=a; Path=/"})
 
+    async def addresses(host: str, port: int) -> Sequence[str]:
+        return ["127.0.0.1"]
+
     async def main() -> None:
-        async with serving(handler) as origin, Client() as client:
-            await client.send(Request("GET", origin))
-            await client.send(Request("GET", origin))
+        async with serving(handler) as origin, Client(addresses=addresses) as client:
+            # By name: of an address no cookie would be kept anyway.
+            url = origin.replace("127.0.0.1", "provider.invalid")
+            await client.send(Request("GET", url))
+            await client.send(Request("GET", url))
 
     asyncio.run(main())
 
@@ -454,6 +470,29 @@ def test_a_refused_address_is_not_connected_to(host: str):
     asyncio.run(main())
 
     assert [] == heard
+
+
+def test_providers_are_held_to_the_address_policy():
+    """`allowed_by` turns the policy of callbacks into one of providers: inside is `Refused`, unresolved `Transient`."""
+
+    async def lookup(host: str, port: int) -> list[str]:
+        if host == "unknown.invalid":
+            raise OSError("no such name")
+        return ["127.0.0.1"]
+
+    async def main() -> int:
+        async with serving(answering(200)) as origin:
+            port = origin.rsplit(":", 1)[1]
+            strict = allowed_by(AddressPolicy(lookup=lookup))
+            for host in ("inside.invalid", "127.0.0.1", "127.1", "2130706433"):
+                with pytest.raises(Refused, match="loopback"):
+                    await ask(f"http://{host}:{port}/", addresses=strict)
+            with pytest.raises(Transient, match="no such name"):
+                await ask(f"http://unknown.invalid:{port}/", addresses=strict)
+            open_ = allowed_by(AddressPolicy(allow=[ip_network("127.0.0.0/8")], lookup=lookup))
+            return (await ask(f"http://inside.invalid:{port}/", addresses=open_)).status
+
+    assert 200 == asyncio.run(main())
 
 
 def test_a_proxy_is_used():
