@@ -1,8 +1,8 @@
 """The daemon, put together: what is open stands on one exit stack, what runs is a named loop.
 
-    site ─► webhooks, API ─┐
-    pollers ───────────────┼─► writer ─► log ─► dispatcher ─► callbacks
-    follow: the log and other processes tell of instances and callbacks
+site ─► webhooks, API ─┐
+pollers ───────────────┼─► writer ─► log ─► dispatcher ─► callbacks
+follow: the log and other processes tell of instances and callbacks
 """
 
 import asyncio
@@ -10,11 +10,12 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 import asyncpg
 import orjson
 import structlog
+from aiohttp import web
 
 from daemon import elements, systemd
 from daemon.api import Context
@@ -22,15 +23,14 @@ from daemon.backoff import Schedule
 from daemon.config import Config
 from daemon.dispatcher import Delivery, Dispatcher
 from daemon.dispatcher.lane import Rules
-from daemon.errors import Outage
-from daemon.outbound.addresses import AddressPolicy
 from daemon.outbound import client, connection
+from daemon.outbound.addresses import AddressPolicy
 from daemon.outbound.client import Client
 from daemon.outbound.sender import Sender
 from daemon.poller import Pollers, Polling
 from daemon.server import make_app, open_site
 from daemon.store import database, log, vault
-from daemon.store.database import OUTAGE, Pool
+from daemon.store.database import AWAY, Pool
 from daemon.store.directory import Directory
 from daemon.store.embedded import embedded_postgres
 from daemon.store.log import Entry
@@ -41,7 +41,17 @@ from daemon.webhooks import Webhooks
 
 logger = structlog.get_logger()
 
-AGENT = f"tidings/{version('tidings')}"
+
+def _version() -> str:
+    try:
+        return version("tidings")
+    except PackageNotFoundError:  # a checkout that nobody installed
+        return "0"
+
+
+VERSION = _version()
+
+AGENT = f"tidings/{VERSION}"
 
 FOLLOW_BACKSTOP = 5.0
 """Seconds after which instances and callbacks are looked at though nobody said that they changed."""
@@ -88,7 +98,7 @@ async def serve(config: Config, *, ready: "asyncio.Future[str] | None" = None) -
         base = await enter(open_base(config))
         registry = elements.load(config.elements.directories)
         directory = Directory(pool=base.pool, keys=base.keys)
-        addresses = AddressPolicy(config.outbound.allow_networks)
+        addresses = AddressPolicy(allow=config.outbound.allow_networks)
         http = await enter(open_client(config, addresses))
         sender = await enter(open_sender(config, addresses))
         follower = Follower(base=base, directory=directory)
@@ -96,7 +106,11 @@ async def serve(config: Config, *, ready: "asyncio.Future[str] | None" = None) -
         await writer.open()
         await directory.load()
         dispatcher = Dispatcher(
-            pool=base.pool, writer=writer, directory=directory, sender=sender, delivery=delivery(config)
+            pool=base.pool,
+            writer=writer,
+            directory=directory,
+            sender=sender,
+            delivery=delivery(config),
         )
         pollers = Pollers(polling=polling(config, base, writer, directory, http), elements=registry)
         follower.dispatcher, follower.pollers = dispatcher, pollers
@@ -105,6 +119,7 @@ async def serve(config: Config, *, ready: "asyncio.Future[str] | None" = None) -
             directory=directory,
             writer=writer,
             wake_poller=pollers.wake,
+            public_url=config.server.url,
             timeout=config.server.webhook_timeout,
         )
         context = Context(
@@ -117,7 +132,9 @@ async def serve(config: Config, *, ready: "asyncio.Future[str] | None" = None) -
             addresses=addresses,
             public_url=config.server.url,
         )
-        site = Loop("site", Site(config, make_app(context, extra_routes=webhooks.routes()), ready).run)
+        site = Loop(
+            "site", Site(config, make_app(context, extra_routes=webhooks.routes()), ready).run
+        )
         await supervise(
             [
                 site,
@@ -125,12 +142,24 @@ async def serve(config: Config, *, ready: "asyncio.Future[str] | None" = None) -
                 Loop("dispatcher", dispatcher.run, phase=1),
                 Loop("follow", follower.run, phase=2),
                 Loop("writer", writer.run, phase=3),
-                Loop("watchdog", Watchdog(lambda: database.ping(base.pool)).run, phase=3),
+                Loop("watchdog", Watchdog(lambda: alive(base.pool)).run, phase=3),
             ],
             stop=stop,
             grace=config.server.stop_grace,
         )
         systemd.notify(systemd.STOPPING)
+
+
+async def alive(pool: Pool) -> None:
+    """Return when PostgreSQL answers, or is known to be away.
+
+    Away, the daemon answers 503, keeps what it has and tries again: being restarted would not help.  What
+    must not count as alive is a process that hangs.
+    """
+    try:
+        await database.ping(pool)
+    except AWAY as error:
+        logger.warning("database away", error=str(error) or type(error).__name__)
 
 
 def open_client(config: Config, addresses: AddressPolicy | None) -> Client:
@@ -147,7 +176,7 @@ def open_client(config: Config, addresses: AddressPolicy | None) -> Client:
             body=chosen.body_limit,
             per_host=chosen.per_host,
         ),
-        addresses=addresses,
+        addresses=None if addresses is None else client.allowed_by(addresses),
         proxy=None if chosen.proxy is None else chosen.proxy.reveal(),
         agent=AGENT,
     )
@@ -175,7 +204,9 @@ def delivery(config: Config) -> Delivery:
     )
 
 
-def polling(config: Config, base: Base, writer: Writer, directory: Directory, http: Client) -> Polling:
+def polling(
+    config: Config, base: Base, writer: Writer, directory: Directory, http: Client
+) -> Polling:
     """How providers are polled."""
     chosen = config.polling
     return Polling(
@@ -193,7 +224,9 @@ def polling(config: Config, base: Base, writer: Writer, directory: Directory, ht
 class Site:
     """The listening site, as a loop: open while the others run, closed first."""
 
-    def __init__(self, config: Config, app: object, ready: "asyncio.Future[str] | None") -> None:
+    def __init__(
+        self, config: Config, app: web.Application, ready: "asyncio.Future[str] | None"
+    ) -> None:
         self._config = config
         self._app = app
         self._ready = ready
@@ -245,7 +278,7 @@ class Follower:
                         listening = await database.connect(self._base.dsn)
                         await listening.add_listener("tidings", self._told)
                     await self._directory.refresh()
-                except (*OUTAGE, Outage) as error:
+                except AWAY as error:
                     logger.debug("follower waits for the database", error=str(error))
                 try:
                     async with asyncio.timeout(FOLLOW_BACKSTOP):

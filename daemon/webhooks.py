@@ -41,13 +41,15 @@ class Webhooks:
         directory: Directory,
         writer: Writer,
         wake_poller: Callable[[int], None],
+        public_url: str,
         timeout: float,
     ) -> None:
-        """*timeout* (seconds) is for everything between the last byte of the request and the answer."""
+        """*public_url* is where the world reaches this daemon; *timeout* (seconds) is for everything between the last byte of the request and the answer."""
         self._elements = elements
         self._directory = directory
         self._writer = writer
         self._wake_poller = wake_poller
+        self._public_url = public_url
         self._timeout = timeout
         self.counts: Counter[str] = Counter()
         """accepted, duplicate, unknown, ignored, refused: events and requests by what became of them."""
@@ -65,7 +67,8 @@ class Webhooks:
         incoming = Incoming(
             method=request.method,
             path=request.path,
-            url=str(request.url),
+            # As the provider knows the address: a proxy in front may have changed host and scheme.
+            url=self._public_url + request.path_qs,
             headers=request.headers,
             query=request.query,
             body=await request.read(),
@@ -75,7 +78,11 @@ class Webhooks:
                 reply = await self.receive(element, incoming, request.match_info.get("encoded"))
         except TimeoutError:
             raise Outage("the webhook could not be stored in time; send it again") from None
-        return web.Response(status=reply.status, body=reply.body, content_type=reply.content_type)
+        # A challenge is echoed: no browser may take what a stranger sent for a page of ours.
+        headers = {"X-Content-Type-Options": "nosniff"}
+        return web.Response(
+            status=reply.status, body=reply.body, content_type=reply.content_type, headers=headers
+        )
 
     async def receive(self, element: Element, incoming: Incoming, encoded: str | None) -> Reply:
         """Take in one webhook; returns the answer after what it holds is in the log.
@@ -90,9 +97,15 @@ class Webhooks:
         instances = named if named is not None else self._routed(element, incoming)
         if not instances:
             # Nobody's: verified all the same where the element itself can, so that strangers learn nothing.
-            received = element.receive(incoming, None) if named is None and element.routing_key else Received()
+            received = (
+                element.receive(incoming, None)
+                if named is None and element.routing_key
+                else Received()
+            )
             self.counts["unknown"] += 1
-            log.info("webhook of an unknown account", element=element.key, events=len(received.events))
+            log.info(
+                "webhook of an unknown account", element=element.key, events=len(received.events)
+            )
             return received.reply
         unit, reply = await self._unit(element, incoming, instances)
         if unit.intakes:
@@ -114,7 +127,9 @@ class Webhooks:
                 refused = error
                 continue
             reply = received.reply
-            events = [event for event in received.events if self._concerns(element, instance, event)]
+            events = [
+                event for event in received.events if self._concerns(element, instance, event)
+            ]
             if not instance.notifies or not events:
                 self.counts["ignored"] += 1
             elif received.hint or _vendor(instance) == "polling":
@@ -127,7 +142,9 @@ class Webhooks:
             raise refused or BadSignature("the webhook is not signed by any account that it names")
         return Unit(intakes=intakes), reply
 
-    def _named(self, element: Element, incoming: Incoming, encoded: str | None) -> list[Instance] | None:
+    def _named(
+        self, element: Element, incoming: Incoming, encoded: str | None
+    ) -> list[Instance] | None:
         """The instances that path or header name; None where they name none and the body has to."""
         if encoded:
             instance = self._directory.get(decode_id(encoded))
@@ -141,7 +158,11 @@ class Webhooks:
         if header is None:
             return None
         found = [self._directory.get(decode_id(part)) for part in header.split(",")]
-        return [instance for instance in found if instance is not None and instance.element_key == element.key]
+        return [
+            instance
+            for instance in found
+            if instance is not None and instance.element_key == element.key
+        ]
 
     def _routed(self, element: Element, incoming: Incoming) -> list[Instance]:
         if element.routing_key is None:

@@ -10,29 +10,34 @@ without, else when the oldest has waited FLUSH_AFTER.  That is how a delivery co
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from functools import partial
+from typing import TypeVar
 
 import asyncpg
 import structlog
 
 from daemon.backoff import Schedule
 from daemon.dispatcher.lane import Flushed, Item, Lane, Rules, State
-from daemon.dispatcher.sending import Sender, Verdict, attempt, headers
-from daemon.errors import Outage
-from daemon.model import Instance
+from daemon.dispatcher.sending import Sender, Verdict, attempt, headers, shown
+from daemon.errors import ConfigError, Outage
 from daemon.notifications import Notification, render
 from daemon.store import deliveries, log
-from daemon.store.database import OUTAGE, Pool
+from daemon.store.database import Pool, is_outage
 from daemon.store.deliveries import Outcome, Progress, Reader
 from daemon.store.directory import Directory
 from daemon.store.writer import Unit, Writer
 
 logger = structlog.get_logger()
 
+T = TypeVar("T")
+
+NOTIFICATION_ROWS = 20
+"""A notification has at most so many rows."""
+
 TAIL_ROWS = 1000
-"""Rows that one look at the log takes; a notification has at most 20."""
+"""Rows that one look at the log takes."""
 
 TAIL_PAUSE = 0.025
 """Seconds between two looks at the log under load: one statement serves what came meanwhile.  Idle, none."""
@@ -42,6 +47,12 @@ TAIL_BACKSTOP = 1.0
 
 FLUSH_AFTER = 0.2
 """Seconds that an outcome may wait to be written; a crash within them leaves the notification in doubt."""
+
+TIMER_PAUSE = 0.01
+"""Seconds between two looks at what is due: one serves many attempts that failed meanwhile."""
+
+DRAIN_WRITE = 0.25
+"""The share of the time to stop that is kept for writing down what is known."""
 
 CATCH_UP = 4
 """Lanes that are behind and read the log at the same time."""
@@ -91,6 +102,8 @@ class Dispatcher:
         self._behind: dict[int, None] = {}
         self._behind_wanted = asyncio.Event()
         self._callbacks_changed = directory.watch()
+        self._disabling = 0  # disabled here, and the log has not got it yet
+        self._disabled = 0
         self.delivered = 0
         self.failed = 0
 
@@ -108,18 +121,22 @@ class Dispatcher:
         Cancelled, it starts nothing more and gives attempts under way *drain* seconds to end.
         """
         async with asyncio.TaskGroup() as self._group:
-            await self._until_there(self._recover)
-            for name, loop in (
-                ("tail", self._tail),
-                ("flush", self._flush),
-                ("time", self._time),
-                ("callbacks", self._watch_callbacks),
-                *((f"catch up {number}", self._catch_up) for number in range(CATCH_UP)),
-            ):
-                self._group.create_task(loop(), name=f"dispatcher {name}")
+            looking: list[asyncio.Task[None]] = []
             try:
+                await self._until_there(self._settle_doubts)
+                await self._until_there(self._load_callbacks)
+                for name, loop in (
+                    ("tail", self._tail),
+                    ("time", self._time),
+                    ("callbacks", self._watch_callbacks),
+                    *((f"catch up {number}", self._catch_up) for number in range(CATCH_UP)),
+                ):
+                    looking.append(self._group.create_task(loop(), name=f"dispatcher {name}"))
+                self._group.create_task(self._flush(), name="dispatcher flush")
                 await asyncio.get_running_loop().create_future()
             except asyncio.CancelledError:
+                for task in looking:
+                    task.cancel()
                 await self._drain()
                 raise
 
@@ -128,46 +145,80 @@ class Dispatcher:
         for lane in self._lanes.values():
             lane.paused = True
         try:
-            async with asyncio.timeout(self._delivery.drain):
+            async with asyncio.timeout(self._delivery.drain * (1 - DRAIN_WRITE)):
                 while any(lane.in_flight for lane in self._lanes.values()):
                     self._ended.clear()
                     await self._ended.wait()
+        except TimeoutError:
+            # Nothing is lost: what has no outcome is in doubt at the next start.
+            number = sum(lane.in_flight for lane in self._lanes.values())
+            logger.warning("stopped with deliveries under way", number=number)
+        try:
+            async with asyncio.timeout(self._delivery.drain * DRAIN_WRITE):
+                ended = [lane for lane in self._lanes.values() if not lane.in_flight]
+                for lane in ended:
+                    lane.withdraw()
                 await self._write()
-                unused = [lane.release() for lane in self._lanes.values() if lane.reserved > lane.cursor]
-                if unused:
+                if unused := [lane.release() for lane in ended if lane.reserved > lane.cursor]:
                     await self._writer.append(Unit([deliveries.entry(unused, [])]))
         except (TimeoutError, Outage) as error:
-            # Nothing is lost: what has no outcome is in doubt at the next start.
-            logger.warning("stopped with deliveries open", error=str(error) or "they took too long")
+            logger.warning("stopped without writing all down", error=str(error) or "no time left")
 
     # ── starting ─────────────────────────────────────────────────────────────────────────────────────
 
-    async def _recover(self) -> None:
-        """Write down as doubtful what may have been sent and has no outcome, then load the lanes."""
+    async def _settle_doubts(self) -> None:
+        """Write down as doubtful what may have been sent and has no outcome."""
         log_id = await log.log_id(self._pool)
         self._reader = Reader(db=self._pool, log_id=log_id)
-        doubtful = await deliveries.unanswered(self._pool, self._delivery.rules.window, self._writer.opened_at)
+        doubtful = await deliveries.unanswered(
+            self._pool, self._delivery.rules.window, self._writer.opened_at
+        )
         now = int(self._clock() * 1000)
+        # With the same entry the old reservations end: what the next crash leaves in doubt is this run's.
+        progress = [
+            Progress(
+                callback_id=row["id"],
+                cursor=row["cursor"],
+                reserved=row["cursor"],
+                finished=False,
+                failing=None if row["failing"] is None else int(row["failing"].timestamp() * 1000),
+            )
+            for row in await deliveries.callbacks(self._pool)
+            if row["state"] in _ALIVE and row["replay"] is None and row["reserved"] > row["cursor"]
+        ]
         if doubtful:
             logger.warning("deliveries in doubt after a crash", number=len(doubtful))
-            outcomes = [
-                Outcome(callback, notification, "retrying", attempts, now, now, None, "in doubt: no outcome", doubtful=True)
-                for callback, notification, attempts in doubtful
-            ]
-            await self._writer.append(Unit([deliveries.entry([], outcomes)]), patient=True)
+        outcomes = [
+            Outcome(
+                callback,
+                notification,
+                "retrying",
+                attempts,
+                now,
+                now,
+                None,
+                "in doubt: no outcome",
+                doubtful=True,
+            )
+            for callback, notification, attempts in doubtful
+        ]
+        if progress or outcomes:
+            await self._writer.append(Unit([deliveries.entry(progress, outcomes)]), patient=True)
         self._head = await log.head(self._pool)
-        await self._load_callbacks()
 
     async def _load_callbacks(self) -> None:
         """Make the lanes what the callbacks are: new ones, ended ones, paused ones."""
+        disabled = self._disabled
         rows = await deliveries.callbacks(self._pool)
         behind = await deliveries.behind(self._pool)
         for row in rows:
             lane = self._lanes.get(row["id"])
             instance = self._directory.get(row["instance_id"])
-            alive = row["state"] in {"active", "disabled"} and instance is not None
-            if lane is not None and (not alive or row["cursor"] > lane.read or lane.reloadable):
+            alive = row["state"] in _ALIVE and instance is not None
+            before = None
+            if lane is not None and (not alive or row["since"] != lane.since or lane.reloadable):
                 # Ended; or ended and begun anew since we looked; or there are rows that it had no room for.
+                before = lane if row["since"] == lane.since else None
                 self._drop(lane)
                 lane = None
             if not alive or row["replay"] is not None:
@@ -175,10 +226,13 @@ class Dispatcher:
             paused = row["state"] == "disabled" or instance is None or instance.disabled
             if lane is None:
                 lane = await self._load(row, paused=paused)
+                if before is not None:
+                    lane.follow(before)
                 if row["id"] in behind or lane.read < self._head:
                     lane.behind = True
+            elif lane.paused and not paused and (self._disabling or disabled != self._disabled):
+                continue  # it may have been disabled since the rows were read; there will be another look
             elif lane.paused and not paused:
-                lane.paused = False
                 lane.retry_now(self._clock())
             lane.paused = paused
             if lane.behind:
@@ -192,6 +246,7 @@ class Dispatcher:
             instance_id=row["instance_id"],
             cursor=row["cursor"],
             reserved=row["reserved"],
+            since=row["since"],
             rules=self._delivery.rules,
             paused=paused,
             failing=None if row["failing"] is None else row["failing"].timestamp(),
@@ -232,11 +287,16 @@ class Dispatcher:
                     await self._something.wait()
             except TimeoutError:
                 pass  # the backstop: look anyhow
+            quiet = not self._something.is_set()
             self._something.clear()
-            await self._until_there(self._read_tail)
+            await self._until_there(partial(self._read_tail, quiet=quiet))
             await asyncio.sleep(TAIL_PAUSE)
 
-    async def _read_tail(self) -> None:
+    async def _read_tail(self, *, quiet: bool = False) -> None:
+        """Give the lanes what is new.  *quiet*: there is time to pass over what is not for them."""
+        # Asked first: what is visible now is visible to the next question too, so a log that shows nothing
+        # then has nothing for us up to here.
+        head = await log.head(self._pool) if quiet else 0
         while True:
             rows = await log.changes_after(self._pool, self._head, TAIL_ROWS)
             whole = _whole(rows, TAIL_ROWS)
@@ -244,41 +304,47 @@ class Dispatcher:
                 if row["kind"] != "change":
                     # Later notifications show the instance as it is from here on.
                     self._reader.forget(row["instance_id"])
+            self._check_owner()
             if whole:
+                # From the end of this wait to the next nothing else runs: a lane is given what is new, or
+                # is behind, or reads up to a head that is beyond it.
                 await self._feed([row for row in whole if row["kind"] == "change"])
                 self._head = whole[-1]["position"]
             if len(rows) < TAIL_ROWS:
+                self._head = max(self._head, head)
                 return
 
     async def _feed(self, rows: Sequence[asyncpg.Record]) -> None:
         """Give each lane its part, as far as it has room; a lane without room will read by itself."""
+        by_instance: dict[int, list[asyncpg.Record]] = {}
+        for row in rows:
+            by_instance.setdefault(row["instance_id"], []).append(row)
         wanted: list[asyncpg.Record] = []
-        takers: dict[int, list[Lane]] = {}
-        for instance_id, of_instance in groupby(
-            sorted(rows, key=lambda row: row["instance_id"]), key=lambda row: row["instance_id"]
-        ):
-            mine = list(of_instance)
-            lanes = [lane for lane in self._by_instance.get(instance_id, ()) if not lane.behind]
-            for lane in lanes:
-                if lane.room < len(mine):
-                    lane.behind = True
-                    self._want_more(lane)
-            if takers_here := [lane for lane in lanes if not lane.behind]:
+        for instance_id, mine in by_instance.items():
+            lanes = self._by_instance.get(instance_id, ())
+            if any(not lane.behind and not lane.paused and lane.room for lane in lanes):
                 wanted.extend(mine)
-                takers[instance_id] = takers_here
-        if not wanted:
-            return
-        notifications = await self._reader.notifications(wanted)
-        for instance_id, mine_too in groupby(notifications, key=lambda n: n.instance.id):
-            fresh = list(mine_too)
-            for lane in takers[instance_id]:
-                # While the instance's life was read, the lane may have been reloaded or have read itself.
-                if not lane.behind and lane.read < fresh[0].position:
-                    lane.offer(fresh)
-                    self._pump(lane)
+        made: dict[int, list[Notification]] = {}
+        for notification in await self._reader.notifications(wanted) if wanted else ():
+            made.setdefault(notification.instance.id, []).append(notification)
+        # While these were made, lanes may have come, or have read for themselves.
+        for instance_id, mine in by_instance.items():
+            for lane in self._by_instance.get(instance_id, ()):
+                if not lane.behind and lane.read < mine[-1]["position"]:
+                    self._give(lane, made.get(instance_id, []))
+
+    def _give(self, lane: Lane, notifications: Sequence[Notification]) -> None:
+        fresh = [n for n in notifications if n.position > lane.read]
+        if fresh and not lane.paused and lane.room >= len(fresh):
+            lane.offer(fresh)
+            self._pump(lane)
+        else:
+            lane.behind = True
+            self._want_more(lane)
 
     def _want_more(self, lane: Lane) -> None:
-        if lane.behind and not lane.paused and lane.room > lane.rules.window // 2:
+        idle = lane.behind and not lane.paused and not lane.reading
+        if idle and lane.room > lane.rules.window // 2:
             self._behind[lane.id] = None
             self._behind_wanted.set()
 
@@ -291,20 +357,36 @@ class Dispatcher:
             lane_id = next(iter(self._behind))
             del self._behind[lane_id]
             lane = self._lanes.get(lane_id)
-            if lane is not None and lane.behind:
-                await self._until_there(lambda lane=lane: self._read_more(lane))  # type: ignore[misc] — mypy cannot type a lambda's default
+            if lane is not None and lane.behind and not lane.reading:
+                lane.reading = True  # nobody else reads for it meanwhile
+                await self._until_there(partial(self._read_more, lane))
+                self._pump(lane)
 
     async def _read_more(self, lane: Lane) -> None:
         head = self._head
-        limit = max(lane.room, 20)
-        rows = await log.changes_of_instance(self._pool, lane.instance_id, lane.read, limit, until=head)
-        notifications = await self._reader.notifications(_whole(rows, limit))
-        lane.offer(notifications)
-        if len(rows) < limit:
+        # One row more than the largest notification has: there is always a whole one among them.
+        limit = max(lane.room, NOTIFICATION_ROWS) + 1
+        rows = await log.changes_of_instance(
+            self._pool, lane.instance_id, lane.read, limit, until=head
+        )
+        found = await self._reader.notifications(_whole(rows, limit))
+        self._check_owner()
+        lane.reading = False
+        fits = max(lane.room, 0)
+        lane.offer(found[:fits])
+        if len(rows) < limit and len(found) <= fits:
             lane.read = max(lane.read, head)
             # What was tailed while this read ran was not given to a lane that is behind.
             lane.behind = self._head > head
-        self._pump(lane)
+
+    def _check_owner(self) -> None:
+        """Raise `Outage` while the writer is away.
+
+        Another process may own the database now.  What it was not told of when it began, nobody must send
+        but itself; so what was read may go out only if this process had the ownership afterwards.
+        """
+        if not self._writer.connected:
+            raise Outage("the writer has no connection")
 
     # ── sending ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -334,7 +416,10 @@ class Dispatcher:
             await self._send(lane, item)
             now = self._clock()
             lane.wake_due(now)
-            item = None if lane.id not in self._lanes else lane.take(now)
+            item = lane.take(now)
+            if item is not None and lane.in_flight < lane.rules.concurrency:
+                # There is room for others beside it: a breaker closed, many came free.
+                self._pump(lane)
             self._after(lane)
         if (moment := lane.next_time()) is not None and moment <= self._clock() + 3600:
             self._timer.set()
@@ -349,7 +434,9 @@ class Dispatcher:
             return
         self.failed += 1
         if lane.failures == 0:
-            logger.warning("callback fails", callback=lane.id, error=verdict.error, notification=item.position)
+            logger.warning(
+                "callback fails", callback=lane.id, error=verdict.error, notification=item.position
+            )
         delay = self._delivery.schedule.delay(item.attempts + 1, self._chance)
         lane.failed(
             item,
@@ -365,7 +452,10 @@ class Dispatcher:
         if verdict.gone:
             await self._disable(lane, "the receiver answered 410 Gone")
         elif since is not None and now - since >= self._delivery.disable_after:
-            await self._disable(lane, f"nothing was accepted since {time.strftime('%Y-%m-%d %H:%M', time.gmtime(since))} UTC")
+            await self._disable(
+                lane,
+                f"nothing was accepted since {time.strftime('%Y-%m-%d %H:%M', time.gmtime(since))} UTC",
+            )
 
     async def _attempt(self, lane: Lane, item: Item) -> Verdict:
         instance = self._directory.get(lane.instance_id)
@@ -373,21 +463,29 @@ class Dispatcher:
         if instance is None or url is None:
             return Verdict(delivered=False, error="the instance has no callback address")
         try:
-            settings = await self._directory.settings(instance)
-            if item.notification is None:
-                item.notification = (await self._reader.read([item.position]))[0]
-        except (*OUTAGE, Outage) as error:
-            return Verdict(delivered=False, error=f"the database is away: {error}")
-        notification: Notification = item.notification
-        body = render(notification)
-        sent = headers(notification, body, settings, self._clock(), repeat=item.doubtful)
+            settings = await self._until_there(partial(self._directory.settings, instance))
+            notification = await self._until_there(partial(self._notification, item))
+            body = render(notification)
+            sent = headers(notification, body, settings, self._clock(), repeat=item.doubtful)
+        except (ConfigError, ValueError) as error:
+            # A vault without its key, a signing key that is none: a person must mend it, meanwhile others go on.
+            return Verdict(delivered=False, error=shown(str(error)))
         return await attempt(self._sender, url, sent, body)
+
+    async def _notification(self, item: Item) -> Notification:
+        if item.notification is None:
+            item.notification = (await self._reader.read([item.position]))[0]
+        return item.notification
 
     async def _disable(self, lane: Lane, reason: str) -> None:
         lane.paused = True
         logger.error("callback disabled", callback=lane.id, reason=reason)
         entry = deliveries.callback_entry("callback.disabled", lane.id, lane.instance_id, reason)
+        self._disabling += 1
         await self._writer.append(Unit([entry]), patient=True)
+        self._disabling -= 1
+        self._disabled += 1
+        self.look_again()
 
     async def _time(self) -> None:
         """Wake lanes whose retries, probes or quiet times are due."""
@@ -409,6 +507,7 @@ class Dispatcher:
             except TimeoutError:
                 pass  # something is due
             self._timer.clear()
+            await asyncio.sleep(TIMER_PAUSE)
 
     # ── writing ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -445,18 +544,23 @@ class Dispatcher:
             if lane.id in self._lanes:
                 self._pump(lane)
 
-    async def _until_there(self, work: Callable[[], object]) -> None:
-        """Do *work* (a coroutine function), again and again while the database is away."""
+    async def _until_there(self, work: Callable[[], Awaitable[T]]) -> T:
+        """What *work* returns, which is done again and again while the database is away."""
         pause = 0.1
         while True:
             try:
-                await work()  # type: ignore[misc] — coroutine functions of several shapes
-                return
-            except (*OUTAGE, Outage) as error:
-                logger.warning("dispatcher waits for the database", error=str(error) or type(error).__name__)
+                return await work()
+            except Exception as error:
+                if not is_outage(error):
+                    raise
+                logger.warning(
+                    "dispatcher waits for the database", error=str(error) or type(error).__name__
+                )
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 2.0)
 
+
+_ALIVE = frozenset({"active", "disabled"})
 
 _STATES = {
     "retrying": State.RETRYING,

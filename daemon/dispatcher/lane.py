@@ -17,13 +17,14 @@ The invariants, each with its property test:
 - Of two notifications about one object the later is never out while the earlier is unsettled.
 - The cursor passes a notification only in the transaction that writes its row.
 - A breaker that is open lets one attempt through at a time, and such a probe uses nothing up.
+- What is unsettled about one object does not keep the others waiting: when it fills the window, it gets rows.
 """
 
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 from daemon.notifications import Notification
 from daemon.store.deliveries import Outcome, Progress
@@ -84,9 +85,11 @@ class Lane:
     instance_id: int
     cursor: int
     reserved: int
+    since: int = 0  # the entry that began the callback
     rules: Rules = field(default_factory=Rules)
     paused: bool = False
-    behind: bool = False
+    behind: bool = False  # the log has more for it than it was given
+    reading: bool = False  # somebody reads the log for it
     partial: bool = False  # there are more unsettled rows than it has in mind
     failing: float | None = None  # since when nothing was accepted
     read: int = 0  # the log is loaded up to here
@@ -103,7 +106,9 @@ class Lane:
     _reserving: list[Item] = field(default_factory=list)
     _outcomes: dict[int, Outcome] = field(default_factory=dict)
     _flushing: int = 0  # fresh ones whose row is being written
-    _dirty: bool = False
+    _writing: int = 0  # flushes that are not committed yet
+    _left: int = 0  # of _fresh: delivered or dead, and gone from _items
+    _may_park: bool = False  # something changed since it was seen that no fresh one is stuck
 
     def __post_init__(self) -> None:
         self.read = max(self.read, self.cursor)
@@ -113,24 +118,35 @@ class Lane:
     @property
     def room(self) -> int:
         """How many more fresh notifications it takes now."""
-        if self.partial or len(self._items) - len(self._fresh) >= self.rules.parked:
+        if self.partial or self._parked >= self.rules.parked:
             return 0
+        return self._window_left
+
+    @property
+    def _parked(self) -> int:
+        """How many unsettled ones have a row, or get one with the flush that is under way."""
+        return len(self._items) - (len(self._fresh) - self._left)
+
+    @property
+    def _window_left(self) -> int:
         return self.rules.window - len(self._fresh) - self._flushing
 
     @property
     def reloadable(self) -> bool:
         """Whether it had to leave unsettled rows out and may now be loaded again, with more of them."""
-        quiet = not self.in_flight and not self._outcomes and not self._flushing and not self._reserving
+        quiet = not self.in_flight and not self._outcomes and not self._writing
         return self.partial and quiet and len(self._items) < self.rules.parked // 2
 
     @property
     def idle(self) -> bool:
         """Whether nothing is unsettled and nothing waits to be written."""
-        return not self._items and not self._outcomes and not self._dirty
+        return not self._items and not self._outcomes and not self._writing
 
     def offer(self, notifications: Iterable[Notification]) -> None:
-        """Take in notifications from the log, in order; they must follow what was read before."""
+        """Take in notifications from the log, in order and without a gap; those read before are passed over."""
         for notification in notifications:
+            if notification.position <= self.read:
+                continue
             self.read = notification.last
             if notification.position in self.skip:
                 self.skip.discard(notification.position)
@@ -140,9 +156,18 @@ class Lane:
             self._fresh[item.position] = item
             if item.blockers == 0:
                 self._ready.append(item)
+            else:
+                self._may_park = True
 
     def restore(
-        self, position: int, objects: frozenset[Object], state: State, attempts: int, due: float, *, doubtful: bool
+        self,
+        position: int,
+        objects: frozenset[Object],
+        state: State,
+        attempts: int,
+        due: float,
+        *,
+        doubtful: bool,
     ) -> None:
         """Take in a notification that has a row, as the database has it; in order, before any `offer`."""
         item = Item(position, objects, None, state, attempts, due, doubtful=doubtful, parked=True)
@@ -150,7 +175,12 @@ class Lane:
         if state is State.WAITING and not item.blockers:
             item.state = State.RETRYING  # what it waited for was settled just before the end
         if item.state is State.RETRYING:
-            heappush(self._due, (due, position))
+            self._retry_at(item, due)
+
+    def follow(self, before: "Lane") -> None:
+        """Go on as *before*, the lane that it replaces: as quiet, with the breaker as it was."""
+        self.failures, self.probe_at = before.failures, before.probe_at
+        self.not_before, self.failing = before.not_before, before.failing
 
     def _enter(self, item: Item) -> None:
         self._items[item.position] = item
@@ -171,6 +201,7 @@ class Lane:
         probing = self.failures >= self.rules.breaker
         if probing and (self.in_flight or now < self.probe_at):
             return None
+        self.not_before = 0.0
         while self._ready:
             item = self._ready[0]
             if item.state not in {State.FRESH, State.RESERVING} or item.blockers:
@@ -205,12 +236,21 @@ class Lane:
         item.state = State.RESERVING
         self._reserving.append(item)
         self._outcomes[item.position] = Outcome(
-            self.id, item.position, "in_flight", item.attempts, None, None, None, None, item.doubtful
+            self.id,
+            item.position,
+            "in_flight",
+            item.attempts,
+            None,
+            None,
+            None,
+            None,
+            item.doubtful,
         )
 
     def next_time(self) -> float | None:
         """When `wake_due` or `take` has something that it has not now; None when only an event changes that."""
-        if self.paused:
+        probing = self.failures >= self.rules.breaker
+        if self.paused or self.in_flight >= (1 if probing else self.rules.concurrency):
             return None
         times = [self._due[0][0]] if self._due else []
         if self._ready and self.not_before:
@@ -218,7 +258,7 @@ class Lane:
         if not times and not self._ready:
             return None
         floor = self.not_before
-        if self.failures >= self.rules.breaker:
+        if probing:
             floor = max(floor, self.probe_at)
             times.append(floor)
         return max(min(times), floor) if times else None
@@ -229,15 +269,15 @@ class Lane:
         """The receiver accepted *item*."""
         self.in_flight -= 1
         was_open = self.failures >= self.rules.breaker
-        self.failures, self.failing, self.probe_at, self.not_before = 0, None, 0.0, 0.0
+        # Not `not_before`: it may be another attempt's answer that asked for quiet.
+        self.failures, self.failing, self.probe_at = 0, None, 0.0
         self._record(item, "delivered", now, attempts=item.attempts + 1, status=status)
         self._leave(item)
         if was_open:
             # Nobody should wait out a delay that an outage of the whole callback made.
             for other in self._items.values():
                 if other.state is State.RETRYING and other.due > now:
-                    other.due = now
-                    heappush(self._due, (now, other.position))
+                    self._retry_at(other, now)
 
     def failed(
         self,
@@ -277,21 +317,32 @@ class Lane:
             self._leave(item)
             return
         item.attempts = attempts
-        item.due = now + max(delay, quiet)
         item.state = State.RETRYING
         item.notification = None  # a row and the log keep it; memory does not
+        self._retry_at(item, now + max(delay, quiet))
+        self._may_park = True
         self._record(
             item, "retrying", now, attempts=attempts, due=item.due, status=status, error=error
         )
-        heappush(self._due, (item.due, item.position))
 
     def retry_now(self, now: float) -> None:
         """Bring every retry forward: the callback was enabled, or a person said so."""
         self.failures, self.probe_at, self.not_before, self.failing = 0, 0.0, 0.0, None
         for item in self._items.values():
             if item.state is State.RETRYING:
-                item.due = now
-                heappush(self._due, (now, item.position))
+                self._retry_at(item, now)
+
+    def _retry_at(self, item: Item, due: float) -> None:
+        item.due = due
+        heappush(self._due, (due, item.position))
+        if len(self._due) > 2 * len(self._items) + 64:
+            # Times that were brought forward leave their old entries behind.
+            self._due = [
+                (i.due, i.position)
+                for i in self._items.values()
+                if i.state is State.RETRYING and not i.blockers
+            ]
+            heapify(self._due)
 
     def _record(
         self,
@@ -319,6 +370,7 @@ class Lane:
     def _leave(self, item: Item) -> None:
         """*item* is settled: the next about each of its objects may go."""
         del self._items[item.position]
+        self._left += item.position in self._fresh
         for key in item.objects:
             queue = self._queues[key]
             queue.popleft()
@@ -336,7 +388,7 @@ class Lane:
         elif item.state is State.WAITING:
             self._reserve(item)
         elif item.state is State.RETRYING:
-            heappush(self._due, (item.due, item.position))
+            self._retry_at(item, item.due)
 
     # ── what must be durable ─────────────────────────────────────────────────────────────────────────
 
@@ -349,16 +401,18 @@ class Lane:
             return True
         if self._ready and self._ready[0].position > self.reserved and not self._ready[0].parked:
             return True
-        return bool(self._outcomes) and self.room < self.rules.window // 2
+        if self._window_left > self.rules.window // 2:
+            return False
+        return bool(self._outcomes) or self._parkable()
 
     @property
     def has_outcomes(self) -> bool:
         """Whether outcomes wait to be written."""
-        return bool(self._outcomes) or self._dirty
+        return bool(self._outcomes)
 
     def flush(self, head: int) -> tuple[Progress, list[Outcome], "Flushed"]:
         """What to write now, in one transaction, given the log's *head*; then call `flushed`."""
-        if self._parks:
+        if self._parked:
             self._park_blocked()
         outcomes = list(self._outcomes.values())
         settled = 0
@@ -368,20 +422,21 @@ class Lane:
                 settled += 1
                 item.parked = True
         self._outcomes.clear()
+        self._left = 0  # whatever left had an outcome
         self._flushing += settled
+        self._writing += 1
         self.cursor = next(iter(self._fresh)) - 1 if self._fresh else self.read
         reserved = self.reserved
         if self._fresh:
             reserved = max(reserved, head + self.rules.ahead) if self._low(head) else reserved
             reserved = max(reserved, next(reversed(self._fresh)))
         reserving, self._reserving = self._reserving, []
-        self._dirty = False
         progress = Progress(
             self.id,
             self.cursor,
             max(reserved, self.cursor),
             finished=False,
-            failing=None if self.failing is None else int(self.failing * 1000),
+            failing=self._failing_ms,
         )
         return progress, outcomes, Flushed(progress.reserved, settled, reserving)
 
@@ -389,30 +444,68 @@ class Lane:
         """What `flush` gave is committed."""
         self.reserved = max(self.reserved, done.reserved)
         self._flushing -= done.settled
+        self._writing -= 1
         self._ready.extend(done.reserving)
+
+    def withdraw(self) -> None:
+        """Before the end: attempts that are written down or about to be, and were not made, are not made."""
+        self._reserving.clear()
+        for item in self._items.values():
+            if item.state is State.RESERVING:
+                item.state = State.RETRYING
+                self._outcomes[item.position] = Outcome(
+                    self.id,
+                    item.position,
+                    "retrying",
+                    item.attempts,
+                    int(item.due * 1000),
+                    None,
+                    None,
+                    None,
+                    item.doubtful,
+                )
 
     def release(self) -> Progress:
         """The progress that gives up what was reserved and not used: nothing of this lane is in flight."""
         self.reserved = self.cursor
-        return Progress(self.id, self.cursor, self.cursor, finished=False, failing=None)
+        return Progress(self.id, self.cursor, self.cursor, finished=False, failing=self._failing_ms)
+
+    @property
+    def _failing_ms(self) -> int | None:
+        return None if self.failing is None else int(self.failing * 1000)
 
     def _low(self, head: int) -> bool:
         return self.rules.ahead > 0 and self.reserved < head + self.rules.ahead // 2
 
-    @property
-    def _parks(self) -> bool:
-        return len(self._items) > len(self._fresh)
+    def _parkable(self) -> bool:
+        """Whether a flush would give rows to fresh ones."""
+        self._may_park = self._may_park and any(map(self._stuck, self._fresh.values()))
+        return self._may_park
+
+    def _stuck(self, item: Item) -> bool:
+        """Whether a fresh one is behind one that has a row or gets one with the next flush."""
+        if item.state is not State.FRESH or not item.blockers:
+            return False
+        heads = [self._queues[key][0] for key in item.objects]
+        return any(head.parked or head.state in {State.RETRYING, State.WAITING} for head in heads)
 
     def _park_blocked(self) -> None:
-        """Fresh ones behind one that has a row get a row too, so that the cursor can pass them."""
+        """Fresh ones that are stuck get a row, so that the cursor can pass them."""
+        self._may_park = False
         for item in self._fresh.values():
-            if item.state is not State.FRESH or not item.blockers:
-                continue
-            if any(self._queues[key][0].parked or self._queues[key][0].state is State.RETRYING for key in item.objects):
+            if self._stuck(item):
                 item.state = State.WAITING
                 item.notification = None
                 self._outcomes[item.position] = Outcome(
-                    self.id, item.position, "waiting", item.attempts, None, None, None, None, item.doubtful
+                    self.id,
+                    item.position,
+                    "waiting",
+                    item.attempts,
+                    None,
+                    None,
+                    None,
+                    None,
+                    item.doubtful,
                 )
 
     def __iter__(self) -> Iterator[Item]:

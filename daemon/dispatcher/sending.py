@@ -4,12 +4,13 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Protocol
 
 import orjson
 
 from daemon.backoff import retry_after
-from daemon.errors import NotSent, Unanswered
+from daemon.errors import Invalid, NotSent, Unanswered
 from daemon.notifications import Notification
 from daemon.signatures import elements_signature, signing_key, standard_signature
 
@@ -32,10 +33,13 @@ class Answer(Protocol):
 class Sender(Protocol):
     """Sends a POST and gives the answer, whatever its status.
 
-    Raises `NotSent` when not a byte left, `Unanswered` when the receiver may have acted.
+    Raises `NotSent` when not a byte left, `Unanswered` when the receiver may have acted, `Invalid` for an address
+    or headers that can never be sent.
     """
 
-    async def post(self, url: str, *, headers: Sequence[tuple[str, str]], body: bytes) -> Answer: ...
+    async def post(
+        self, url: str, *, headers: Sequence[tuple[str, str]], body: bytes
+    ) -> Answer: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +59,18 @@ class Verdict:
 
 
 def headers(
-    notification: Notification, body: bytes, settings: Mapping[str, str], now: float, *, repeat: bool
+    notification: Notification,
+    body: bytes,
+    settings: Mapping[str, str],
+    now: float,
+    *,
+    repeat: bool,
 ) -> list[tuple[str, str]]:
     """The headers of one attempt.
 
     The callback's own (`event.notification.callback.headers`, Basic authentication), the id twice, and, with
     a signature key, both signatures.  With *repeat*, the receiver may have had it already and is told so.
+    Raises `ValueError` for a signature key that cannot be one.
     """
     sent = [
         ("content-type", "application/json"),
@@ -101,25 +111,38 @@ def own_headers(text: str | None) -> list[tuple[str, str]]:
     return [(name.strip(), value.strip()) for name, colon, value in parts if colon and name.strip()]
 
 
-async def attempt(sender: Sender, url: str, sent: Sequence[tuple[str, str]], body: bytes) -> Verdict:
+async def attempt(
+    sender: Sender, url: str, sent: Sequence[tuple[str, str]], body: bytes
+) -> Verdict:
     """Send once; never raises for what the outside does."""
     try:
         answer = await sender.post(url, headers=sent, body=body)
-    except NotSent as error:
-        return Verdict(delivered=False, error=str(error)[:ERROR_MOST])
+    except (NotSent, Invalid) as error:
+        return Verdict(delivered=False, error=shown(str(error)))
     except Unanswered as error:
-        return Verdict(delivered=False, error=str(error)[:ERROR_MOST], doubtful=True)
+        return Verdict(delivered=False, error=shown(str(error)), doubtful=True)
     return judge(answer)
 
 
 def judge(answer: Answer) -> Verdict:
     """Any 2xx is success; a redirect is a failure; 410 ends the callback; 429 and 503 may ask for quiet."""
     status = answer.status
-    if 200 <= status < 300:
+    if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
         return Verdict(delivered=True, status=status)
     said = answer.body[:200].decode("utf-8", "replace").strip()
     error = f"answered {status}" + (f": {said}" if said else "")
     quiet = 0.0
-    if status in {429, 503}:
+    if status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
         quiet = retry_after(answer.headers, now=datetime.now(UTC), most=RETRY_AFTER_MOST) or 0.0
-    return Verdict(delivered=False, status=status, error=error[:ERROR_MOST], quiet=quiet, gone=status == 410)
+    return Verdict(
+        delivered=False,
+        status=status,
+        error=shown(error),
+        quiet=quiet,
+        gone=status == HTTPStatus.GONE,
+    )
+
+
+def shown(error: str) -> str:
+    """*error* as the log keeps it: on one line, without what a terminal would obey or PostgreSQL's text not hold."""
+    return "".join(c if c.isprintable() else " " for c in error[:ERROR_MOST])

@@ -1,8 +1,8 @@
 """Reading providers for changes: one coroutine per instance.
 
-    pollers     which instances are polled, followed through the directory
-    poller      one instance: its resources in turn, page by page into the log
-    sweep       objects that are no more
+pollers     which instances are polled, followed through the directory
+poller      one instance: its resources in turn, page by page into the log
+sweep       objects that are no more
 """
 
 from daemon.poller.poller import Polling

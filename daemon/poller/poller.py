@@ -27,12 +27,12 @@ from daemon.backoff import Exponential
 from daemon.dates import DatePattern
 from daemon.elements.base import Element, Http, Settings
 from daemon.elements.connection import Connection
-from daemon.errors import ConfigError, ElementError, Invalid, Outage, Transient
+from daemon.errors import ConfigError, ElementError, Invalid, Transient
 from daemon.model import Change, ChangeType, Instance, Page
 from daemon.plans import ResourcePlan, compile_plans, fingerprint, refresh_interval
 from daemon.poller.sweep import EPOCH, deleted, deletions, missing
 from daemon.store import objects
-from daemon.store.database import OUTAGE, Pool
+from daemon.store.database import AWAY, Pool
 from daemon.store.directory import Directory
 from daemon.store.writer import Intake, Unit, Writer
 
@@ -70,6 +70,7 @@ class Resource:
     """One resource that is polled, and how far it is: a row of `cursors`, followed in memory."""
 
     plan: ResourcePlan
+    path: str = ""  # what the provider calls it: the plan's name is the customer's
     cursor: datetime | None = None
     baseline: datetime | None = None
     swept: datetime | None = None
@@ -107,7 +108,9 @@ class Poller:
 
     async def run(self, *, first_after: float) -> None:
         """Poll, wait, poll again, until cancelled."""
-        with structlog.contextvars.bound_contextvars(instance=self._instance.id, element=self._element.key):
+        with structlog.contextvars.bound_contextvars(
+            instance=self._instance.id, element=self._element.key
+        ):
             pause = first_after
             while True:
                 try:
@@ -135,10 +138,14 @@ class Poller:
             )
             for resource in self.resources.values():
                 now = self._polling.clock()
-                if not resource.disabled and (hurry or resource.retry is None or resource.retry <= now):
+                if not resource.disabled and (
+                    hurry or resource.retry is None or resource.retry <= now
+                ):
                     await self._poll(resource, http, settings)
-        except (*OUTAGE, Outage) as error:
-            log.warning("poll broken off, the database is away", error=str(error) or type(error).__name__)
+        except AWAY as error:
+            log.warning(
+                "poll broken off, the database is away", error=str(error) or type(error).__name__
+            )
             return OUTAGE_PAUSE
         return self._pause()
 
@@ -159,13 +166,13 @@ class Poller:
                 await self._first(resource, http, settings)
             else:
                 await self._next(resource, http, settings)
-        except (*OUTAGE, Outage):
+        except AWAY:
             raise
         except Transient as error:
             await self._failed(resource, error, retry_after=error.retry_after)
         except (ElementError, Invalid, ConfigError) as error:
             await self._failed(resource, error)
-        except Exception as error:  # noqa: BLE001 — a bug in one element must not stop the other instances
+        except Exception as error:
             log.exception("poll failed unexpectedly", resource=resource.plan.resource)
             await self._failed(resource, error)
 
@@ -173,17 +180,22 @@ class Poller:
         """Set the baseline."""
         plan, instance_id = resource.plan, self._instance.id
         start = self._backfill_from()
-        since = self._polling.clock() if start is None else start
+        # From a little earlier, as every poll asks: what changed just before is thus known, and not taken for new.
+        since = self._polling.clock() - max(OVERLAP, plan.grain) if start is None else start
         asked: datetime | None = None
         latest: datetime | None = None
         found = 0
         query = plan.query(since, self._polling.clock())
+        resource.path = query.resource
         async with aclosing(self._element.read(http, settings, query)) as pages:
             async for page in pages:
                 asked = asked or page.asked
                 latest = _later(latest, plan, page)
                 if start is None:
-                    known = [(i, fingerprint(record), plan.updated(record)) for i, record in self._identified(plan, page)]
+                    known = [
+                        (i, fingerprint(record), plan.updated(record))
+                        for i, record in self._identified(plan, page)
+                    ]
                     if known:
                         entry = objects.known_entry(instance_id, plan.resource, known)
                         await self._polling.writer.append(Unit([entry]))
@@ -194,29 +206,41 @@ class Poller:
             # What the question does not show is known by its id, so that its end can be noticed.
             found += await self._know_inventory(resource, http, settings)
         moment = asked or self._polling.clock()
-        resource.cursor = min(latest, moment) if latest is not None and start is not None else moment
+        resource.cursor = (
+            min(latest, moment) if latest is not None and start is not None else moment
+        )
         resource.baseline = moment if start is None else start
         resource.swept = moment
         await self._write(
-            resource, "poll.baseline", cursor=resource.cursor, baseline=resource.baseline, polled=moment, swept=moment
+            resource,
+            "poll.baseline",
+            cursor=resource.cursor,
+            baseline=resource.baseline,
+            polled=moment,
+            swept=moment,
         )
-        log.info("baseline taken", resource=plan.resource, objects=found, backfill=start is not None)
+        log.info(
+            "baseline taken", resource=plan.resource, objects=found, backfill=start is not None
+        )
 
     async def _next(self, resource: Resource, http: Http, settings: Settings) -> None:
         """Read what changed since the cursor, and what is gone."""
         plan = resource.plan
         assert resource.cursor is not None and resource.baseline is not None  # noqa: S101, PT018 — set with the baseline; for the type checker
-        since = max(resource.cursor - OVERLAP, resource.baseline)
+        # A question that names only a day asks from that day's beginning, or it loses what is younger.
+        asked_since = resource.cursor - max(OVERLAP, plan.grain)
+        since = max(asked_since, resource.baseline)
         asked: datetime | None = None
         latest: datetime | None = None
         changed = 0
-        query = plan.query(since, self._polling.clock())
+        query = plan.query(asked_since, self._polling.clock())
+        resource.path = query.resource
         async with aclosing(self._element.read(http, settings, query)) as pages:
             async for page in pages:
                 asked = asked or page.asked
                 latest = _later(latest, plan, page)
                 changed += await self._page(resource, page, since=since, baseline=resource.baseline)
-        gone, swept = await self._gone(resource, http, settings, since)
+        gone, swept = await self._gone(resource, http, settings, asked_since)
         changed += gone
         moment = asked or self._polling.clock()
         # A record dated in the future must not carry the cursor past what is still to come.
@@ -235,37 +259,59 @@ class Poller:
             resource.swept = moment
         if resource.failures:
             log.info("poll works again", resource=plan.resource, after_failures=resource.failures)
-        resource.failures, resource.retry, resource.allow_sweep = 0, None, resource.allow_sweep and not swept
+        resource.failures, resource.retry, resource.allow_sweep = (
+            0,
+            None,
+            resource.allow_sweep and not swept,
+        )
 
-    async def _page(self, resource: Resource, page: Page, *, since: datetime, baseline: datetime) -> int:
+    async def _page(
+        self, resource: Resource, page: Page, *, since: datetime, baseline: datetime
+    ) -> int:
         """Append what of *page* is news; how many changes that were."""
         plan = resource.plan
         records = self._identified(plan, page)
         known = await objects.known(
-            self._polling.pool, self._instance.id, plan.resource, [object_id for object_id, _ in records]
+            self._polling.pool,
+            self._instance.id,
+            plan.resource,
+            [object_id for object_id, _ in records],
         )
         changes: list[Change] = []
         for object_id, record in records:
             mark, before = fingerprint(record), known.get(object_id)
-            there = before is not None and not before["deleted"]
-            if self._element.deleted(plan.resource, record):
+            gone = before is not None and before["deleted"]
+            there = before is not None and not gone
+            if self._element.deleted(resource.path, record):
                 if there:
                     changes.append(deleted(plan, object_id, plan.updated(record)))
                 continue
-            if there and before["fingerprint"] == mark:
+            if before is not None and not gone and before["fingerprint"] == mark:
                 continue
             dates = plan.dates(record)
             if dates.unreadable:
-                log.warning("unreadable date", resource=plan.resource, fields=dates.unreadable, object=object_id)
+                log.warning(
+                    "unreadable date",
+                    resource=plan.resource,
+                    fields=dates.unreadable,
+                    object=object_id,
+                )
             change = plan.judge(
-                record, last_poll=since, poll_started=page.asked, known=there, baseline=baseline, dates=dates
+                record,
+                last_poll=since,
+                poll_started=page.asked,
+                known=there,
+                baseline=baseline,
+                dates=dates,
             )
             if change is None:
                 continue
-            if before is not None and before["deleted"]:
+            if gone:
                 change = ChangeType.CREATED  # it is back
             data = orjson.dumps(record)
-            changes.append(Change(plan.resource, object_id, change, plan.updated(record), mark, data))
+            changes.append(
+                Change(plan.resource, object_id, change, plan.updated(record), mark, data)
+            )
         if not changes:
             return 0
         receipt = await self._polling.writer.append(
@@ -273,19 +319,26 @@ class Poller:
         )
         return receipt.appended
 
-    async def _gone(self, resource: Resource, http: Http, settings: Settings, since: datetime) -> tuple[int, bool]:
+    async def _gone(
+        self, resource: Resource, http: Http, settings: Settings, since: datetime
+    ) -> tuple[int, bool]:
         """Append the deletions since the last time; how many, and whether an inventory was taken."""
         plan, pool = resource.plan, self._polling.pool
-        told = await deletions(self._element, http, settings, plan, since)
+        told = deletions(self._element, http, settings, plan, since)
         if told is not None:
             count = 0
             async with aclosing(told):
                 async for ids in told:
                     known = await objects.known(pool, self._instance.id, plan.resource, ids)
-                    count += await self._delete(plan, [i for i in ids if i in known and not known[i]["deleted"]])
+                    count += await self._delete(
+                        plan, [i for i in ids if i in known and not known[i]["deleted"]]
+                    )
             return count, False
         now = self._polling.clock()
-        if resource.swept is not None and (now - resource.swept).total_seconds() < self._sweep_every:
+        if (
+            resource.swept is not None
+            and (now - resource.swept).total_seconds() < self._sweep_every
+        ):
             return 0, False
         left = await missing(
             self._element,
@@ -314,9 +367,16 @@ class Poller:
             async for page in pages:
                 found = self._identified(plan, page)
                 there = await objects.known(
-                    self._polling.pool, self._instance.id, plan.resource, [object_id for object_id, _ in found]
+                    self._polling.pool,
+                    self._instance.id,
+                    plan.resource,
+                    [object_id for object_id, _ in found],
                 )
-                fresh = [(i, fingerprint(record), plan.updated(record)) for i, record in found if i not in there]
+                fresh = [
+                    (i, fingerprint(record), plan.updated(record))
+                    for i, record in found
+                    if i not in there
+                ]
                 if fresh:
                     await self._polling.writer.append(
                         Unit([objects.known_entry(self._instance.id, plan.resource, fresh)])
@@ -339,9 +399,15 @@ class Poller:
         wanted = (self._instance.configuration.get("event.poller.backfill") or "").strip()
         if wanted.lower() in {"", "false"}:
             return None
-        return EPOCH if wanted.lower() == "true" else DatePattern.compile("yyyy-MM-dd'T'HH:mm:ssXXX").parse(wanted)
+        return (
+            EPOCH
+            if wanted.lower() == "true"
+            else DatePattern.compile("yyyy-MM-dd'T'HH:mm:ssXXX").parse(wanted)
+        )
 
-    async def _failed(self, resource: Resource, error: Exception, *, retry_after: float | None = None) -> None:
+    async def _failed(
+        self, resource: Resource, error: Exception, *, retry_after: float | None = None
+    ) -> None:
         """Write down that a poll failed and when the next may be."""
         resource.failures += 1
         message = (str(error) or type(error).__name__)[:ERROR_MOST]
@@ -357,8 +423,15 @@ class Poller:
         kind = "poll.failed"
         if resource.failures >= self._polling.disable_after_failures:
             kind, resource.disabled = "poll.disabled", True
-            log.error("polling disabled", resource=resource.plan.resource, failures=resource.failures, error=message)
-        await self._write(resource, kind, failures=resource.failures, error=message, retry=resource.retry)
+            log.error(
+                "polling disabled",
+                resource=resource.plan.resource,
+                failures=resource.failures,
+                error=message,
+            )
+        await self._write(
+            resource, kind, failures=resource.failures, error=message, retry=resource.retry
+        )
 
     async def _write(self, resource: Resource, kind: str, **facts: object) -> None:
         entry = objects.poll_entry(kind, self._instance.id, resource.plan.resource, **facts)
@@ -366,7 +439,9 @@ class Poller:
 
     async def _save(self, secrets: dict[str, str]) -> None:
         """Keep rotated credentials, before they are used: the old ones may be worthless already."""
-        await self._polling.writer.append(Unit(instance_id=self._instance.id, secrets=dict(secrets)), patient=True)
+        await self._polling.writer.append(
+            Unit(instance_id=self._instance.id, secrets=dict(secrets)), patient=True
+        )
         self._polling.directory.forget_settings(self._instance.id)
 
 

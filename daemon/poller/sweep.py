@@ -6,7 +6,7 @@ as well.  What would delete too much of what is known stops and asks: a provider
 data, or an account that lost a permission, looks just like a mass deletion.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -43,15 +43,15 @@ def deleted(plan: ResourcePlan, object_id: str, changed: datetime | None = None)
     )
 
 
-async def deletions(
+def deletions(
     element: Element, http: Http, settings: Settings, plan: ResourcePlan, since: datetime
-) -> AsyncIterator[list[str]] | None:
+) -> AsyncGenerator[list[str]] | None:
     """Ids that the provider's own channel names as deleted after *since*, a page at a time; None without one."""
     pages = element.deletions(http, settings, plan.query(since, since).resource, since)
     if pages is None:
         return None
 
-    async def ids() -> AsyncIterator[list[str]]:
+    async def ids() -> AsyncGenerator[list[str]]:
         async with aclosing(pages):
             async for page in pages:
                 yield [i for i in map(plan.object_id, page.records) if i is not None]
@@ -89,8 +89,8 @@ async def missing(
         )
     if len(left) > ASK_MOST:
         return sorted(left)
-    gone = []
-    for object_id in sorted(left):
-        if await element.gone(http, settings, resource, object_id) is not False:
-            gone.append(object_id)
-    return gone
+    return [
+        object_id
+        for object_id in sorted(left)
+        if await element.gone(http, settings, resource, object_id) is not False
+    ]

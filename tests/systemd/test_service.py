@@ -80,7 +80,12 @@ def install(inside: Machine) -> None:
     inside.run(
         *("sh", "-euc"),
         f"mkdir /etc/tidings; cp {packaged}/config.example.toml /etc/tidings/config.toml;"
-        f"cp {packaged}/tidings.service /etc/systemd/system/; systemctl daemon-reload",
+        f"cp {packaged}/tidings.service /etc/systemd/system/;"
+        # The callback of this test is on the loopback, which an operator must allow.
+        "mkdir /etc/systemd/system/tidings.service.d;"
+        "printf '[Service]\\nEnvironment=TIDINGS_OUTBOUND_ALLOW_NETWORKS=127.0.0.0/8\\n'"
+        " >/etc/systemd/system/tidings.service.d/loopback.conf;"
+        "systemctl daemon-reload",
     )
 
 
