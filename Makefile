@@ -55,7 +55,7 @@ ci: check test ## check and test
 
 .PHONY: bench
 bench: $(READY) ## measure deliveries and ingest on this machine
-	@$(BIN)/python bench/run.py $(BENCH_ARGS)
+	@$(BIN)/python tests/bench/run.py $(BENCH_ARGS)
 
 .PHONY: clean
 clean: ## remove what was made

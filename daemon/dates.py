@@ -14,8 +14,8 @@ year (Java's week year is wrong around New Year), and a bare `T` stands for itse
 import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
+from functools import lru_cache
 from itertools import pairwise
-from typing import Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import arrow
@@ -71,6 +71,7 @@ _REGIONS = {"PST": "America/Los_Angeles", "CST": "America/Chicago", "IST": "Asia
 _AMBIGUOUS = {"BST": "Europe/London or Asia/Dhaka", "AST": "America/Halifax or Asia/Riyadh"}
 
 
+@lru_cache(maxsize=256)
 def find_zone(name: str) -> tzinfo:
     """The zone of an abbreviation (`GMT`, `PST`), an offset (`-6:00`, `+0530`, `GMT+2`) or an Olson name.
 
@@ -148,8 +149,9 @@ class DatePattern:
     _regex: re.Pattern[str] | None
     _ticks: int  # per second, of Unix time; 0 of a pattern with letters
 
-    @classmethod
-    def compile(cls, pattern: str) -> Self:
+    @staticmethod
+    @lru_cache(maxsize=1024)  # the same few patterns read every record and every webhook
+    def compile(pattern: str) -> "DatePattern":
         """Raise ValueError, with a sentence a person can act on, for what is no pattern.
 
         A quote too many at the very end is dropped: it can only be a slip, since it quotes nothing.
@@ -167,7 +169,9 @@ class DatePattern:
             repair = f"the quote at the end of {given!r} closes nothing and was dropped"
         if pattern.lower() in _EPOCH_UNITS:
             ticks = _EPOCH_UNITS[pattern.lower()]
-            return cls(pattern.lower(), repair, timedelta(seconds=1) / ticks, (), None, ticks)
+            return DatePattern(
+                pattern.lower(), repair, timedelta(seconds=1) / ticks, (), None, ticks
+            )
         tokens = tuple(_tokens(pattern))
         if all(token.letter in "'O" for token in tokens):
             raise ValueError(
@@ -175,7 +179,7 @@ class DatePattern:
                 f"yyyy-MM-dd'T'HH:mm:ssXXX, or milliseconds or seconds for Unix time"
             )
         regex = re.compile(_regex(tokens), re.ASCII | re.IGNORECASE)
-        return cls(pattern, repair, _precision(tokens), tokens, regex, 0)
+        return DatePattern(pattern, repair, _precision(tokens), tokens, regex, 0)
 
     @property
     def dated(self) -> bool:

@@ -133,7 +133,12 @@ async def serve(config: Config, *, ready: "asyncio.Future[str] | None" = None) -
             public_url=config.server.url,
         )
         site = Loop(
-            "site", Site(config, make_app(context, extra_routes=webhooks.routes()), ready).run
+            "site",
+            Site(
+                config,
+                make_app(context, extra_routes=webhooks.routes(), server=config.server),
+                ready,
+            ).run,
         )
         await supervise(
             [

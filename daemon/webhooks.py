@@ -22,6 +22,7 @@ from daemon.elements import Registry
 from daemon.elements.base import Element
 from daemon.errors import BadSignature, NotFound, Outage
 from daemon.model import Change, Incoming, Instance, Received, Reply, WebhookEvent
+from daemon.plans import unfilled
 from daemon.store.directory import Directory
 from daemon.store.instances import decode_id
 from daemon.store.writer import Intake, Unit, Writer
@@ -184,7 +185,7 @@ class Webhooks:
             if mine is not None and mine != event.route:
                 return False
         wanted = instance.configuration.get("event.objects")
-        if not wanted:
+        if not wanted or unfilled(wanted):
             return True
         # `Contact` and `contacts` are the same to those who fill this in.
         names = {name.strip().lower().rstrip("s") for name in wanted.split(",")}

@@ -132,10 +132,10 @@ class AddressPolicy:
 
     def refusal(self, ip: Ip) -> str | None:
         """What kind of address *ip* is when nothing may be sent to it; None when something may."""
-        if isinstance(ip, IPv6Address) and ip.ipv4_mapped:
-            ip = ip.ipv4_mapped  # the kernel connects to the IPv4 address
         if any(ip in network for network in self.allow):
             return None
+        if isinstance(ip, IPv6Address) and ip.ipv4_mapped:
+            return self.refusal(ip.ipv4_mapped)  # the kernel connects to the IPv4 address
         if isinstance(ip, IPv4Address):
             return _kind(ip, _SPECIAL_V4)
         carried = _carried(ip)

@@ -18,7 +18,7 @@ class _Origin:
     """*open*: places held.  *idle*: connections that rest, the most recently used last."""
 
     open: int = 0
-    idle: dict[Connection, None] = field(default_factory=dict)
+    idle: list[Connection] = field(default_factory=list)
     waiting: deque[asyncio.Future[Connection | None]] = field(default_factory=deque)
 
 
@@ -31,7 +31,6 @@ class Pool:
         self._most = most
         self._open = 0
         self._origins: dict[str, _Origin] = {}
-        self._idle: dict[Connection, None] = {}  # of all origins, the longest idle first
         self._short: dict[str, None] = {}  # origins that wait for a place of all, the longest first
         self._closed = False
         self._emptied: asyncio.Future[None] | None = None
@@ -45,8 +44,7 @@ class Pool:
         """An idle connection to one of *addresses*, now the caller's; connections elsewhere are closed."""
         at = self._origins.get(origin)
         while at is not None and at.idle:
-            connection = next(reversed(at.idle))  # the warmest
-            self._wake(connection)
+            connection = at.idle.pop()
             if connection.address in addresses:
                 return connection
             connection.abort()  # the name has moved
@@ -62,10 +60,7 @@ class Pool:
             if self._open < self._most:
                 self._hold(at)
                 return None
-            if self._idle:
-                coldest = next(iter(self._idle))
-                self._wake(coldest)
-                coldest.abort()  # its place comes when it is lost, in a moment
+            self._evict()
         waiting: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
         at.waiting.append(waiting)
         if at.open < self._per_origin:
@@ -96,14 +91,14 @@ class Pool:
                 return
         if self._closed or self._short or len(at.idle) >= self._idle_per_origin:
             connection.abort()
-            return
-        at.idle[connection] = None
-        self._idle[connection] = None
+        else:
+            at.idle.append(connection)
 
     def lost(self, connection: Connection) -> None:
         """*connection* is gone: its place is free."""
-        if connection in self._idle:
-            self._wake(connection)
+        at = self._origins[connection.origin]
+        if connection in at.idle:
+            at.idle.remove(connection)
         self.free(connection.origin)
 
     def free(self, origin: str) -> None:
@@ -122,8 +117,9 @@ class Pool:
         Waits at most *patience* seconds until all places are free.
         """
         self._closed = True
-        for connection in list(self._idle):
-            connection.abort()
+        for at in self._origins.values():
+            while at.idle:
+                at.idle.pop().abort()
         if self._open:
             self._emptied = asyncio.get_running_loop().create_future()
             await asyncio.wait((self._emptied,), timeout=patience)
@@ -132,9 +128,11 @@ class Pool:
         at.open += 1
         self._open += 1
 
-    def _wake(self, connection: Connection) -> None:
-        del self._idle[connection]
-        del self._origins[connection.origin].idle[connection]
+    def _evict(self) -> None:
+        """Close the connection that has been idle for longest; its place comes when it is lost, in a moment."""
+        resting = [at for at in self._origins.values() if at.idle]
+        if resting:
+            min(resting, key=lambda at: at.idle[0].rested).idle.pop(0).abort()
 
     def _grant(self) -> None:
         """Give free places to those who wait, origins in turn."""

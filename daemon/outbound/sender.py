@@ -11,17 +11,20 @@ time on a connection; bodies are sent whole with their length and never compress
 """
 
 import asyncio
+import os
 import re
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
 from typing import Self
 
+import uvloop
+
 from daemon.errors import CertificateRefused, NotSent
 from daemon.outbound.addresses import Address, AddressPolicy
-from daemon.outbound.connection import Answer, Connection, Limits
+from daemon.outbound.connection import Answer, Connection, Limits, Outbox
 from daemon.outbound.pool import Pool
 from daemon.outbound.target import Target, head, target
 
@@ -53,6 +56,7 @@ class Sender:
         self._limits = limits or Limits()
         self._ssl = _checked(ssl_context) if ssl_context else _default_context()
         self._clock = clock
+        self._outbox = Outbox()
         self._pool = Pool(
             per_origin=self._limits.per_origin,
             idle_per_origin=self._limits.idle_per_origin,
@@ -75,9 +79,11 @@ class Sender:
         """How many connections are open or being opened."""
         return self._pool.open
 
-    async def post(self, url: str, *, headers: Headers = (), body: bytes) -> Answer:
+    def post(
+        self, url: str, *, headers: Headers = (), body: bytes
+    ) -> Coroutine[None, None, Answer]:
         """POST *body* to *url*; see `request`."""
-        return await self.request("POST", url, headers=headers, body=body)
+        return self.request("POST", url, headers=headers, body=body)
 
     async def request(
         self, method: str, url: str, *, headers: Headers = (), body: bytes = b""
@@ -93,56 +99,50 @@ class Sender:
         pairs = headers.items() if isinstance(headers, Mapping) else headers
         message = head(method, to, pairs, len(body)) + body
         total = asyncio.get_running_loop().time() + self._limits.total
-        connection, awaiting = self._begin(to, message, total) or await self._open(
-            to, message, total
-        )
-        try:
-            await awaiting
-        except BaseException:
+        while True:
+            connection, opened = self._idle(to) or await self._open(to, total)
+            awaiting = connection.exchange(message, total=total)
+            try:
+                answered = await awaiting
+            except BaseException:
+                connection.abort()
+                if awaiting.done() and not awaiting.cancelled():
+                    awaiting.exception()  # cancelled while failing: nobody else will look
+                raise
+            if answered:
+                break
             connection.abort()
-            if awaiting.done() and not awaiting.cancelled():
-                awaiting.exception()  # cancelled at the moment of failing: nobody else will look
-            raise
+            if opened:
+                raise NotSent(f"{to.origin}: the connection was closed as soon as it was open")
         answer = connection.answer(self._clock() - began)
         self._pool.rest(connection, self._rest(answer))
         return answer
 
-    def _begin(
-        self, to: Target, message: bytes, total: float
-    ) -> tuple[Connection, asyncio.Future[None]] | None:
-        """Begin on an idle connection, if there is a live one to an address that is still the right one."""
+    def _idle(self, to: Target) -> tuple[Connection, bool] | None:
+        """An idle connection to an address that is still the right one, without waiting."""
         addresses = self._policy.known(to.host, to.port)
         if addresses is None:
             return None
-        while (connection := self._pool.idle(to.origin, addresses)) is not None:
-            if (awaiting := connection.begin(message, total=total)) is not None:
-                return connection, awaiting
-            connection.abort()
-        return None
+        connection = self._pool.idle(to.origin, addresses)
+        return None if connection is None else (connection, False)
 
-    async def _open(
-        self, to: Target, message: bytes, total: float
-    ) -> tuple[Connection, asyncio.Future[None]]:
-        """Begin on a connection that is opened, or given back by another request, within the limit."""
-        patience = min(self._limits.connect, self._limits.total)
-        until = asyncio.get_running_loop().time() + patience
+    async def _open(self, to: Target, total: float) -> tuple[Connection, bool]:
+        """A connection, and whether it is new: else it was given back by another request meanwhile."""
+        now = asyncio.get_running_loop().time()
+        patience = min(self._limits.connect, total - now)
         try:
             async with asyncio.timeout(patience):
                 addresses = await self._policy.resolve(to.host, to.port)
-                while True:
+                connection = self._pool.idle(to.origin, addresses)
+                while connection is None or connection.address not in addresses:
+                    if connection is not None:
+                        connection.abort()
                     connection = await self._pool.place(to.origin)
-                    opened = connection is None
                     if connection is None:
-                        connection = await self._connect(to, addresses, until)
-                    if connection.address in addresses:
-                        awaiting = connection.begin(message, total=total)
-                        if awaiting is not None:
-                            return connection, awaiting
-                    connection.abort()
-                    if opened:
-                        raise NotSent(f"{to.origin}: closed the connection as soon as it was open")
+                        return await self._connect(to, addresses, now + patience), True
+                return connection, False
         except TimeoutError as error:
-            raise NotSent(f"{to.origin}: no connection within {patience:g} s") from error
+            raise NotSent(f"{to.origin}: no connection within {patience:.3g} s") from error
 
     async def _connect(
         self, to: Target, addresses: tuple[Address, ...], until: float
@@ -169,36 +169,44 @@ class Sender:
     async def _dial(self, to: Target, address: Address) -> Connection:
         loop = asyncio.get_running_loop()
         sock = socket.socket(address.family, socket.SOCK_STREAM)
-        connection = None
         try:
-            sock.setblocking(False)
+            sock.settimeout(0)  # the loop waits
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await loop.sock_connect(sock, address.sockaddr)
-            connection = Connection(
-                origin=to.origin,
-                address=address,
-                sock=sock,
-                tls=to.tls,
-                limits=self._limits,
-                lost=self._pool.lost,
-            )
-            made = connection
+        except BaseException:
+            sock.close()
+            raise
+        connection = Connection(
+            origin=to.origin,
+            address=address,
+            sock=sock,
+            tls=to.tls,
+            limits=self._limits,
+            outbox=self._outbox,
+            lost=self._pool.lost,
+        )
+        try:
             await loop.create_connection(
-                lambda: made,
+                lambda: connection,
                 sock=sock,
                 ssl=self._ssl if to.tls else None,
                 server_hostname=to.host.rstrip(".") if to.tls else None,
             )
         except BaseException:
-            if connection is not None:
-                connection.discard()
-            sock.close()
+            connection.discard()
+            if isinstance(loop, uvloop.Loop):
+                # From its first step on libuv owns the descriptor and closes it.  Closed here too, the same
+                # number could by then be somebody else's.
+                sock.detach()
+            else:
+                sock.close()
             raise
         return connection
 
     def _rest(self, answer: Answer) -> float:
         """How long the connection may be idle: less than the receiver says, so that we close first."""
-        hint = _HINT.search(answer.headers.get("keep-alive", ""))
+        text = answer.headers.get("keep-alive")
+        hint = _HINT.search(text) if text else None
         if hint is None:
             return self._limits.idle
         return min(self._limits.idle, int(hint[1]) - 1.0)
@@ -212,7 +220,8 @@ def _not_sent(to: Target, address: Address, error: OSError, share: float) -> Not
         return NotSent(f"{where}: no TLS: {error.reason or error}")
     if isinstance(error, TimeoutError) and not error.strerror:
         return NotSent(f"{where}: no connection within {share:.3g} s")
-    return NotSent(f"{where}: {error.strerror or error}")
+    # uvloop's own words for a failed connect leave out why.
+    return NotSent(f"{where}: {os.strerror(error.errno) if error.errno else error}")
 
 
 def _default_context() -> ssl.SSLContext:

@@ -18,6 +18,14 @@ of the configurations that its customers really wrote, slips included.
 from daemon.plans.configuration import compile_plans, refresh_interval
 from daemon.plans.fingerprints import fingerprint
 from daemon.plans.resource import ResourcePlan
+from daemon.plans.values import unfilled
 from daemon.plans.where import parse_where
 
-__all__ = ["ResourcePlan", "compile_plans", "fingerprint", "parse_where", "refresh_interval"]
+__all__ = [
+    "ResourcePlan",
+    "compile_plans",
+    "fingerprint",
+    "parse_where",
+    "refresh_interval",
+    "unfilled",
+]

@@ -13,6 +13,8 @@ from typing import Any
 
 import orjson
 
+from daemon.plans.values import unfilled
+
 CONFIGURATION = "event.poller.configuration"
 URLS = "event.poller.urls"
 OBJECTS = "event.objects"
@@ -110,7 +112,7 @@ def _list(
     value = configuration.get(key)
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         value = separator.join(value)
-    if value is None:
+    if value is None or (isinstance(value, str) and unfilled(value)):
         return []
     if not isinstance(value, str):
         problems[key] = "should be a text that names resources"

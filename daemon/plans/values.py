@@ -12,11 +12,17 @@ _NUMBER = re.compile(
 _PRINTABLE = 10**15
 
 
+def unfilled(value: str) -> bool:
+    """Whether *value* is one of the documentation's `<PLACEHOLDERS>`, which stand for nothing."""
+    return _PLACEHOLDER.fullmatch(value.strip()) is not None
+
+
 class Values:
     """One object of a configuration, read key by key.
 
     What is wrong goes into *problems* under its dotted name, and the default is returned, so that one
-    reading finds everything.  Null and blank values are not given.
+    reading finds everything.  Null and blank values are not given, and neither is a `<PLACEHOLDER>` that
+    somebody left in from the documentation.
     """
 
     def __init__(self, values: Mapping[str, Any], *, at: str, problems: dict[str, str]) -> None:
@@ -35,7 +41,7 @@ class Values:
         """The value as it is; None where it is not given."""
         self._read.add(key)
         value = self._values.get(key)
-        return None if isinstance(value, str) and not value.strip() else value
+        return None if isinstance(value, str) and (not value.strip() or unfilled(value)) else value
 
     def text(self, key: str) -> str:
         """The text, as it was written; empty where it is not given."""
@@ -62,9 +68,6 @@ class Values:
         if value is None:
             return default
         expected = f"should be a number of {unit} from {low:,.10g} to {high:,.10g}"
-        if isinstance(value, str) and _PLACEHOLDER.fullmatch(value.strip()):
-            self.problem(key, f"still holds the placeholder {value.strip()}, but {expected}")
-            return default
         number = _as_number(value)
         if number is None:
             self.problem(key, f"is {_kind(value)}, but {expected}")

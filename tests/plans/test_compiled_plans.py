@@ -138,17 +138,11 @@ def test_the_polling_body_of_hubspot():
     ]
 
 
-def test_the_bodies_with_placeholders_are_refused_by_name():
-    """`<minutes>` and `<COMMA_SEPARATED_LIST>`, left in from the documents, are named in the refusal."""
-    with pytest.raises(Invalid) as caught:
-        refresh_interval({**SAGE_ONE, "event.poller.refresh_interval": "<minutes>"})
-
-    assert caught.value.problems == {
-        "event.poller.refresh_interval": "still holds the placeholder <minutes>, but should be a number of minutes from 0.01 to 999,999,999"
-    }
-    assert (
-        "'<COMMA_SEPARATED_LIST>'"
-        in problems({"event.objects": "<COMMA_SEPARATED_LIST>"})["event.objects"]
+def test_placeholders_of_the_documents_are_not_given():
+    """`<minutes>` and `<COMMA_SEPARATED_LIST>`, left in from the documents, stand for nothing."""
+    assert refresh_interval({**SAGE_ONE, "event.poller.refresh_interval": "<minutes>"}) == 900
+    assert compile_plans({**SAGE_ONE, "event.objects": "<COMMA_SEPARATED_LIST>"}) == compile_plans(
+        SAGE_ONE
     )
 
 
@@ -282,7 +276,7 @@ def test_all_problems_are_told_at_once():
                     "filterByUpdatedDate": "yes",
                     "filterByCurrentDate": 1,
                     "pageSize": "2.5",
-                    "pollDelay": "<seconds>",
+                    "pollDelay": "some seconds",
                     "createdCheckTolerance": -1,
                     "datesConfiguration": {
                         "updatedDateField": "C_DateModified",

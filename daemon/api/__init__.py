@@ -1,0 +1,44 @@
+"""The REST API: instances of elements, their configuration, what they told.
+
+    auth           who makes a request           context     what the handlers work with
+    instances      configuration  events  elements  root     the handlers, by what they are about
+    bodies         requests  parameters  markup              what comes in, and how it is read
+    changes        provision                                 what an instance becomes: checks, secrets, entries
+    blocks         paging  errors  cors                      what goes out
+    operations     openapi                                   the routes, and their description
+
+Paths, bodies, headers and statuses are those of the Cloud Elements platform API, so that what was written for
+it goes on working; `docs/api.md` says where tidings does otherwise.
+"""
+
+from collections.abc import Iterable
+
+import orjson
+from aiohttp import web
+
+from daemon.api import configuration, elements, events, instances, root
+from daemon.api.context import CONTEXT, Context
+from daemon.api.openapi import document
+from daemon.api.operations import PREFIX
+
+OPERATIONS = (
+    *instances.OPERATIONS,
+    *configuration.OPERATIONS,
+    *events.OPERATIONS,
+    *elements.OPERATIONS,
+    *root.OPERATIONS,
+)
+
+__all__ = ["CONTEXT", "OPERATIONS", "PREFIX", "Context", "install", "routes"]
+
+
+def routes() -> Iterable[web.RouteDef]:
+    """The routes of every operation."""
+    return [operation.route() for operation in OPERATIONS]
+
+
+def install(app: web.Application, context: Context, *, version: str) -> None:
+    """Put the API into *app*: its context, its routes and their description."""
+    app[CONTEXT] = context
+    app[root.DOCUMENT] = orjson.dumps(document(OPERATIONS, version=version, url=context.public_url))
+    app.add_routes(routes())

@@ -1,0 +1,200 @@
+"""What instances told: stored events, and how far the polling of each resource is."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import asyncpg
+import orjson
+from aiohttp import web
+
+from daemon.api import blocks, paging
+from daemon.api.auth import caller, instance_of
+from daemon.api.bodies import Event, PollerRecord
+from daemon.api.context import CONTEXT, Context
+from daemon.api.operations import Operation, of_instance
+from daemon.api.provision import plans_of
+from daemon.errors import Invalid, NotFound
+from daemon.model import Instance
+from daemon.plans import ResourcePlan, refresh_interval
+from daemon.store import deliveries, log, objects
+from daemon.store.deliveries import StoredEvent
+from daemon.store.instances import encode_id
+
+MOST = 200
+"""Events on one page: each holds the provider's whole body."""
+
+
+async def every(request: web.Request) -> web.Response:
+    """GET …/events: newest first."""
+    _, instance = await instance_of(request)
+    context = request.app[CONTEXT]
+    asked = paging.asked(request, most=MOST)
+    found = await deliveries.events(context.pool, instance.id, before=asked.mark, limit=asked.size)
+    token = asked.token(found[-1].position) if len(found) == asked.size else None
+    return blocks.respond(
+        [_event(context, instance, one) for one in found],
+        # Also where there are no events yet: it is needed to get any.
+        headers={
+            **paging.headers(returned=len(found), token=token),
+            "Elements-Encoded-Id": encode_id(instance.id),
+        },
+    )
+
+
+async def show(request: web.Request) -> web.Response:
+    """GET …/events/{eventId}."""
+    _, instance = await instance_of(request)
+    context = request.app[CONTEXT]
+    log_id = await log.log_id(context.pool)
+    found = await deliveries.event(context.pool, log_id, instance.id, request.match_info["eventId"])
+    if found is None:
+        raise NotFound(f"instance {instance.id} has no event of that id")
+    return blocks.respond(_event(context, instance, found))
+
+
+async def poller_records(request: web.Request) -> web.Response:
+    """GET /instances/event-poller-records: the organization's, or those of the element token's instance."""
+    return await _records(request)
+
+
+async def polling_disabled(request: web.Request) -> web.Response:
+    """GET /instances/polling-disabled: those that failed too often and are not polled any more."""
+    return await _records(request, given_up=True)
+
+
+async def _records(request: web.Request, *, given_up: bool = False) -> web.Response:
+    who = await caller(request)
+    context = request.app[CONTEXT]
+    one = who.instance
+    instances = [one] if one else context.directory.of_organization(who.account.organization_id)
+    cursors = {
+        (row["instance_id"], row["resource"]): row
+        for row in await objects.cursors(context.pool, one.id if one else None)
+    }
+    records = [
+        _record(instance, plan, cursors.get((instance.id, plan.resource)), interval)
+        for instance in instances
+        for plan, interval in _polled(context, instance)
+    ]
+    if given_up:
+        disabled = {key for key, row in cursors.items() if row["disabled"]}
+        records = [r for r in records if (r["instanceId"], r["objectName"]) in disabled]
+    return blocks.respond(
+        records, headers=paging.headers(returned=len(records), total=len(records))
+    )
+
+
+def _polled(context: Context, instance: Instance) -> Iterable[tuple[ResourcePlan, float]]:
+    """What is polled of *instance* while it is switched on, and every how many seconds."""
+    if not instance.notifies:
+        return
+    try:
+        element = context.elements.get(instance.element_key)
+        plans, interval = (
+            plans_of(element, instance.configuration),
+            refresh_interval(instance.configuration),
+        )
+    except (Invalid, NotFound):
+        # Its element is gone, or reads it otherwise than when it was made: it is not polled.
+        return
+    for plan in plans:
+        yield plan, interval
+
+
+def _record(
+    instance: Instance, plan: ResourcePlan, row: asyncpg.Record | None, interval: float
+) -> dict[str, Any]:
+    found: Mapping[str, Any] = {} if row is None else dict(row)
+    status = "active"
+    if instance.disabled or found.get("disabled"):
+        status = "disabled"
+    elif found.get("failures"):
+        status = "failing"
+    return {
+        "instanceId": instance.id,
+        "instanceName": instance.name,
+        "elementKey": instance.element_key,
+        "objectName": plan.resource,
+        "status": status,
+        "url": plan.url,
+        "intervalMinutes": interval / 60,
+        "cursor": blocks.moment(found.get("cursor")),
+        "baselineDate": blocks.moment(found.get("baseline")),
+        "lastPollDate": blocks.moment(found.get("polled")),
+        "sweptDate": blocks.moment(found.get("swept")),
+        "failures": found.get("failures", 0),
+        "failedDate": blocks.moment(found.get("failed")),
+        "nextTryDate": blocks.moment(found.get("retry")),
+        "error": found.get("error"),
+    }
+
+
+def _event(context: Context, instance: Instance, stored: StoredEvent) -> dict[str, Any]:
+    date = blocks.moment(stored.appended)
+    told: list[dict[str, Any]] = []
+    if stored.notified is not None:
+        body = orjson.loads(stored.notified)
+        told = [
+            {
+                "eventId": stored.id,
+                "elementInstanceId": instance.id,
+                "notificationId": body["id"],
+                "notifiedData": stored.notified,
+                "objectIds": [{"value": event["objectId"]} for event in body["message"]["events"]],
+                "createdDate": date,
+                "updatedDate": date,
+            }
+        ]
+    return {
+        "id": stored.id,
+        "eventDate": date,
+        "status": stored.status,
+        "providerData": stored.raw,
+        "notifiedData": [] if stored.notified is None else [orjson.Fragment(stored.notified)],
+        "eventElementInstances": told,
+        "encodedId": encode_id(instance.id),
+        "webhookUrl": blocks.webhook_url(context, instance),
+    }
+
+
+OPERATIONS = (
+    Operation(
+        method="GET",
+        path="/instances/event-poller-records",
+        handler=poller_records,
+        name="getPollerRecords",
+        summary="How far polling is: one entry per polled resource of each instance.",
+        tag="events",
+        block=list[PollerRecord],
+    ),
+    Operation(
+        method="GET",
+        path="/instances/polling-disabled",
+        handler=polling_disabled,
+        name="getPollingDisabled",
+        summary="The resources whose polling was given up after too many failures.",
+        tag="events",
+        block=list[PollerRecord],
+    ),
+    *of_instance(
+        "GET",
+        "/events",
+        handler=every,
+        name="getEvents",
+        summary="The stored events of an instance, newest first.",
+        tag="events",
+        query=paging.PARAMETERS,
+        block=list[Event],
+        paged=True,
+    ),
+    *of_instance(
+        "GET",
+        "/events/{eventId}",
+        handler=show,
+        name="getEvent",
+        summary="A stored event.",
+        tag="events",
+        block=Event,
+        statuses=(404,),
+    ),
+)

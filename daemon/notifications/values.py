@@ -1,0 +1,62 @@
+"""A notification, as it is read from the log."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import orjson
+
+from daemon.model import Instance
+
+
+@dataclass(frozen=True, slots=True)
+class StoredChange:
+    """One change as the log has it; *data* is JSON text, None for what only a webhook's body shows."""
+
+    position: int
+    object_type: str
+    object_id: str
+    change: str
+    changed: datetime | None
+    data: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """Consecutive changes of one instance and one object type, which travel together.
+
+    *position* is that of the first change, *id* its event id, *instance* as it was then.  *polled* is when
+    the provider answered a poll; *raw* is the provider's body of a webhook.
+    """
+
+    position: int
+    id: str
+    appended: datetime
+    instance: Instance
+    changes: tuple[StoredChange, ...]
+    polled: datetime | None
+    raw: str | None
+
+    @property
+    def last(self) -> int:
+        """The position of its last change."""
+        return self.changes[-1].position
+
+    @property
+    def objects(self) -> frozenset[tuple[str, str]]:
+        """The objects that it is about: (type, id)."""
+        return frozenset((change.object_type, change.object_id) for change in self.changes)
+
+
+def raw(notification: Notification) -> bytes:
+    """The `raw` part: a webhook's body as the provider sent it, or a poll's records with when and what."""
+    if notification.polled is None:
+        return (notification.raw or "{}").encode()
+    kind = orjson.dumps(notification.changes[0].object_type).decode()
+    records = ",".join(change.data or "{}" for change in notification.changes)
+    milliseconds = _milliseconds(notification.polled)
+    return f'{{{kind}:[{records}],"pollDate":{milliseconds},"objectType":{kind}}}'.encode()
+
+
+def _milliseconds(moment: datetime) -> int:
+    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
