@@ -193,7 +193,10 @@ def open_sender(config: Config, addresses: AddressPolicy) -> Sender:
     return Sender(
         policy=addresses,
         limits=connection.Limits(
-            connect=chosen.connect_timeout, head=chosen.total_timeout, total=chosen.total_timeout
+            connect=chosen.connect_timeout,
+            head=chosen.total_timeout,
+            total=chosen.total_timeout,
+            per_origin=max(connection.Limits.per_origin, chosen.concurrency),
         ),
     )
 

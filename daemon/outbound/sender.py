@@ -195,8 +195,8 @@ class Sender:
         except BaseException:
             connection.discard()
             if isinstance(loop, uvloop.Loop):
-                # From its first step on libuv owns the descriptor and closes it.  Closed here too, the same
-                # number could by then be somebody else's.
+                # libuv owns the descriptor and has closed it, but before uvloop 0.23 the socket does not
+                # know that: closed once more, the number could be somebody else's by then.
                 sock.detach()
             else:
                 sock.close()
