@@ -196,7 +196,7 @@ def open_sender(config: Config, addresses: AddressPolicy) -> Sender:
             connect=chosen.connect_timeout,
             head=chosen.total_timeout,
             total=chosen.total_timeout,
-            per_origin=max(connection.Limits.per_origin, chosen.concurrency),
+            per_origin=max(connection.Limits().per_origin, chosen.concurrency),
         ),
     )
 
