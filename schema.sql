@@ -15,12 +15,13 @@
 --     instances                       instance.created … instance.deleted
 --     objects, seen                   change, object.known
 --     cursors                         poll.baseline, poll.completed, poll.failed, …
---     callbacks ◄─ deliveries         instance.*, callback.*, delivery, replay.requested
+--     callbacks ◄─ deliveries, attempts   instance.*, callback.*, delivery, delivery.asked, replay.requested
 --
 -- A NOTIFICATION is what one POST to a callback carries: consecutive changes of one instance and one object
 -- type.  It is named by the position of its first change.  A CALLBACK is an instance's callback URL (its id is
 -- the instance's), or a replay (its id is the position of 'replay.requested').
 --
+-- A callback's `since`: the entry that began it; what came before is not its.
 -- A callback's `cursor`: every notification at or below it is settled, or has a row in `deliveries`.
 -- A callback's `reserved`: a notification above it has certainly not been sent.  So after a crash those
 -- between the two that have no outcome, and only those, may have been sent.
@@ -51,7 +52,7 @@ CREATE TABLE log (
         'poll.baseline', 'poll.completed', 'poll.failed', 'poll.recovered', 'poll.disabled', 'poll.resumed',
         'sweep.allowed',
         'callback.disabled', 'callback.enabled',
-        'delivery', 'replay.requested')),
+        'delivery', 'delivery.asked', 'replay.requested')),
     CONSTRAINT change_whole CHECK (kind <> 'change' OR (
         instance_id IS NOT NULL AND object_type IS NOT NULL AND object_id IS NOT NULL AND fingerprint IS NOT NULL
         AND notification IS NOT NULL AND notification <= position
@@ -77,7 +78,8 @@ CREATE TRIGGER log_never_empties BEFORE TRUNCATE ON log
     FOR EACH STATEMENT EXECUTE FUNCTION log_is_append_only();
 
 -- Makes the partitions that hold positions up to *upto*, ten million each; returns the first position that
--- has none.  The daemon's role may not create tables, so this runs as the owner.
+-- has none.  The daemon's role may not create tables, so this runs as the owner.  A table is made first and
+-- attached then: that waits for no reader of the log (a dump takes hours), and nobody waits for it.
 CREATE FUNCTION log_extend(upto bigint) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER
 SET search_path FROM CURRENT AS $$
 DECLARE
@@ -88,7 +90,8 @@ BEGIN
     SELECT coalesce(max(substr(relname, 5)::bigint + 1), 0) * span INTO low
       FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE inhparent = 'log'::regclass;
     WHILE low <= upto LOOP
-        EXECUTE format('CREATE TABLE log_%s PARTITION OF log FOR VALUES FROM (%s) TO (%s)', low / span, low, low + span);
+        EXECUTE format('CREATE TABLE log_%s (LIKE log INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', low / span);
+        EXECUTE format('ALTER TABLE log ATTACH PARTITION log_%s FOR VALUES FROM (%s) TO (%s)', low / span, low, low + span);
         -- Row triggers are inherited by a partition; TRUNCATE triggers are not.
         EXECUTE format('CREATE TRIGGER log_never_empties BEFORE TRUNCATE ON log_%s '
                        'FOR EACH STATEMENT EXECUTE FUNCTION log_is_append_only()', low / span);
@@ -160,7 +163,7 @@ CREATE TABLE objects (
     instance_id bigint  NOT NULL,
     object_type text    NOT NULL,
     object_id   text    NOT NULL,
-    fingerprint bytea   NOT NULL,                 -- of the latest version known
+    fingerprint bytea,                            -- of the latest version seen; null when only webhooks told of it
     changed     timestamptz,
     deleted     boolean NOT NULL,
     position    bigint  NOT NULL,
@@ -197,6 +200,7 @@ CREATE TABLE callbacks (
     instance_id bigint NOT NULL,
     state       text   NOT NULL,
     reason      text,                             -- why it is disabled
+    since       bigint NOT NULL,
     cursor      bigint NOT NULL,
     reserved    bigint NOT NULL,
     failing     timestamptz,                      -- since when nothing was accepted, null while it works
@@ -235,6 +239,19 @@ CREATE TABLE deliveries (
 CREATE INDEX deliveries_open ON deliveries (callback_id, notification) WHERE state NOT IN ('delivered', 'dead');
 CREATE INDEX deliveries_dead ON deliveries (callback_id, notification) WHERE state = 'dead';
 
+-- The attempts of what was not delivered at the first: for whoever asks why.
+CREATE TABLE attempts (
+    callback_id  bigint   NOT NULL,
+    notification bigint   NOT NULL,
+    position     bigint   NOT NULL,               -- of the 'delivery' entry that tells of it
+    attempt      smallint NOT NULL,
+    state        text     NOT NULL,               -- what it led to
+    settled      timestamptz NOT NULL,
+    status       smallint,
+    error        text,
+    PRIMARY KEY (callback_id, notification, position)
+);
+
 -- For each notification and callback at most one accepted delivery is ever recorded.
 CREATE FUNCTION delivered_is_final() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -260,6 +277,8 @@ BEGIN
 END $$;
 GRANT USAGE ON SCHEMA public TO tidings_daemon;
 GRANT SELECT, INSERT ON log TO tidings_daemon;
+REVOKE EXECUTE ON FUNCTION log_extend FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION log_extend TO tidings_daemon;
 GRANT USAGE, SELECT, UPDATE ON SEQUENCE log_position TO tidings_daemon;
 GRANT SELECT, INSERT, UPDATE, DELETE ON
-    vault, organizations, users, instances, objects, seen, cursors, callbacks, deliveries TO tidings_daemon;
+    vault, organizations, users, instances, objects, seen, cursors, callbacks, deliveries, attempts TO tidings_daemon;

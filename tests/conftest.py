@@ -10,8 +10,8 @@ import shutil
 import subprocess
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,20 @@ import asyncpg
 import pytest
 import structlog
 import uvloop
+from databases import copied, dsn_of
 
 from daemon.store import database, vault
 
-for name in [name for name in os.environ if name.startswith("TIDINGS_") and not name.startswith("TIDINGS_TEST")]:
+for name in [
+    name
+    for name in os.environ
+    if name.startswith("TIDINGS_") and not name.startswith("TIDINGS_TEST")
+]:
     del os.environ[name]
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory, worker_id: str = "master") -> Iterator[str]:
+def server() -> Iterator[str]:
     """The DSN of a real server, without durability: these tests are not about power cuts."""
     version = os.environ.get("TIDINGS_TEST_POSTGRES")
     directory = Path(tempfile.mkdtemp(prefix="tidings-pg-"))
@@ -41,9 +46,6 @@ def server(tmp_path_factory: pytest.TempPathFactory, worker_id: str = "master") 
                 yield dsn
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-
-
-from contextlib import contextmanager  # noqa: E402
 
 
 @contextmanager
@@ -68,11 +70,35 @@ def _debian_server(version: str, directory: Path) -> Iterator[str]:
         shutil.chown(directory, user)
 
     def run(*command: str) -> None:
-        prefix = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if os.geteuid() == 0 else []
+        prefix = (
+            ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+            if os.geteuid() == 0
+            else []
+        )
         subprocess.run([*prefix, *command], check=True, cwd="/", stdout=subprocess.DEVNULL)
 
-    run(str(binaries / "initdb"), "-D", str(data), "-U", "postgres", "--auth=trust", "-E", "UTF8", "--no-sync")
-    run(str(binaries / "pg_ctl"), "-D", str(data), "-w", "-l", str(directory / "log"), "-o", f"-h '' -k {socket} -F", "start")
+    run(
+        str(binaries / "initdb"),
+        "-D",
+        str(data),
+        "-U",
+        "postgres",
+        "--auth=trust",
+        "-E",
+        "UTF8",
+        "--no-sync",
+    )
+    run(
+        str(binaries / "pg_ctl"),
+        "-D",
+        str(data),
+        "-w",
+        "-l",
+        str(directory / "log"),
+        "-o",
+        f"-h '' -k {socket} -F",
+        "start",
+    )
     try:
         yield f"postgresql://postgres@/postgres?host={socket}"
     finally:
@@ -101,24 +127,11 @@ def template(server: str) -> str:
     return name
 
 
-def dsn_of(server: str, name: str) -> str:
-    """The DSN of another database of *server*."""
-    return server.replace("/postgres?", f"/{name}?")
-
-
 @pytest.fixture
 def dsn(server: str, template: str) -> Iterator[str]:
     """A fresh database with the schema; dropped afterwards, whoever is still connected."""
-    name = f"test_{uuid.uuid4().hex[:12]}"
-
-    async def command(text: str) -> None:
-        conn = await asyncpg.connect(server)
-        await conn.execute(text)
-        await conn.close()
-
-    asyncio.run(command(f"CREATE DATABASE {name} TEMPLATE {template}"))
-    yield dsn_of(server, name)
-    asyncio.run(command(f"DROP DATABASE {name} WITH (FORCE)"))
+    with copied(server, template) as fresh:
+        yield fresh
 
 
 @pytest.fixture
@@ -135,10 +148,11 @@ def run() -> Callable[[Coroutine[Any, Any, Any]], Any]:
         unhandled: list[dict[str, Any]] = []
 
         async def main() -> Any:
-            asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
+            asyncio.get_running_loop().set_exception_handler(
+                lambda _, context: unhandled.append(context)
+            )
             async with asyncio.timeout(limit):
-                result = await coroutine
-            return result
+                return await coroutine
 
         result = uvloop.run(main())
         assert [] == unhandled

@@ -11,17 +11,20 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
 import asyncpg
+import orjson
 import structlog
 
 from daemon.backoff import Schedule
-from daemon.dispatcher.lane import Flushed, Item, Lane, Rules, State
+from daemon.dispatcher import receipts
+from daemon.dispatcher.lane import Doubt, Flushed, Item, Lane, Replay, Rules, State
 from daemon.dispatcher.sending import Sender, Verdict, attempt, headers, shown
 from daemon.errors import ConfigError, Outage
+from daemon.model import Instance, Json
 from daemon.notifications import Notification, render
 from daemon.store import deliveries, log
 from daemon.store.database import Pool, is_outage
@@ -53,6 +56,10 @@ TIMER_PAUSE = 0.01
 
 DRAIN_WRITE = 0.25
 """The share of the time to stop that is kept for writing down what is known."""
+
+REPLAY_CONCURRENCY = 2
+REPLAY_RATE = 200.0
+"""A replay has at most so many attempts at once and a second, unless it asks for another rate: live traffic goes first."""
 
 CATCH_UP = 4
 """Lanes that are behind and read the log at the same time."""
@@ -184,24 +191,20 @@ class Dispatcher:
                 failing=None if row["failing"] is None else int(row["failing"].timestamp() * 1000),
             )
             for row in await deliveries.callbacks(self._pool)
-            if row["state"] in _ALIVE and row["replay"] is None and row["reserved"] > row["cursor"]
+            if row["state"] in _ALIVE and row["reserved"] > row["cursor"]
         ]
         if doubtful:
             logger.warning("deliveries in doubt after a crash", number=len(doubtful))
-        outcomes = [
-            Outcome(
-                callback,
-                notification,
-                "retrying",
-                attempts,
-                now,
-                now,
-                None,
-                "in doubt: no outcome",
-                doubtful=True,
+        outcomes = []
+        for callback, instance_id, notification, attempts in doubtful:
+            state = _DOUBTFUL[self._rules(self._directory.get(instance_id)).doubt]
+            due = now if state == "retrying" else None
+            error = "in doubt: the process ended before an outcome was known"
+            outcomes.append(
+                Outcome(
+                    callback, notification, state, attempts, due, now, None, error, doubtful=True
+                )
             )
-            for callback, notification, attempts in doubtful
-        ]
         if progress or outcomes:
             await self._writer.append(Unit([deliveries.entry(progress, outcomes)]), patient=True)
         self._head = await log.head(self._pool)
@@ -210,7 +213,6 @@ class Dispatcher:
         """Make the lanes what the callbacks are: new ones, ended ones, paused ones."""
         disabled = self._disabled
         rows = await deliveries.callbacks(self._pool)
-        behind = await deliveries.behind(self._pool)
         for row in rows:
             lane = self._lanes.get(row["id"])
             instance = self._directory.get(row["instance_id"])
@@ -221,24 +223,55 @@ class Dispatcher:
                 before = lane if row["since"] == lane.since else None
                 self._drop(lane)
                 lane = None
-            if not alive or row["replay"] is not None:
+            if not alive:
                 continue
-            paused = row["state"] == "disabled" or instance is None or instance.disabled
+            paused = row["state"] == "disabled" or instance is None
+            if row["replay"] is None:
+                paused = paused or (instance is not None and instance.disabled)
             if lane is None:
                 lane = await self._load(row, paused=paused)
                 if before is not None:
                     lane.follow(before)
-                if row["id"] in behind or lane.read < self._head:
-                    lane.behind = True
+                until = self._head if lane.replay is None else lane.replay.until
+                lane.behind = lane.read < until
             elif lane.paused and not paused and (self._disabling or disabled != self._disabled):
                 continue  # it may have been disabled since the rows were read; there will be another look
             elif lane.paused and not paused:
                 lane.retry_now(self._clock())
             lane.paused = paused
+            lane.rules = self._rules(instance, replay=row["replay"])
             if lane.behind:
                 self._want_more(lane)
             self._pump(lane)
         self._timer.set()
+
+    def _rules(self, instance: Instance | None, *, replay: Json | None = None) -> Rules:
+        """The operator's rules, with what the instance wants of its own callback."""
+        base = self._delivery.rules
+        if instance is None:
+            return base
+        wanted = instance.configuration
+        doubt = Doubt.RESEND
+        if receipts.wanted(wanted, instance.callback_url) is not None:
+            doubt = Doubt.ASK
+        elif (wanted.get("event.notification.redelivery") or "").lower() == "hold":
+            doubt = Doubt.HOLD
+        rules = replace(
+            base,
+            doubt=doubt,
+            # What is reserved and not sent is in doubt after a crash: where doubt costs a person's or the
+            # receiver's time, only what is about to be sent is reserved.
+            ahead=base.ahead if doubt is Doubt.RESEND else 0,
+            ask_after=receipts.SETTLE,
+            rate=_number(wanted.get("event.notification.rate"), 0.0),
+            concurrency=int(_number(wanted.get("event.notification.concurrency"), base.concurrency))
+            or base.concurrency,
+        )
+        if replay is not None:
+            rules = replace(
+                rules, concurrency=REPLAY_CONCURRENCY, rate=float(replay.get("rate") or REPLAY_RATE)
+            )
+        return rules
 
     async def _load(self, row: asyncpg.Record, *, paused: bool) -> Lane:
         lane = Lane(
@@ -247,7 +280,8 @@ class Dispatcher:
             cursor=row["cursor"],
             reserved=row["reserved"],
             since=row["since"],
-            rules=self._delivery.rules,
+            rules=self._rules(self._directory.get(row["instance_id"]), replay=row["replay"]),
+            replay=_replay(row),
             paused=paused,
             failing=None if row["failing"] is None else row["failing"].timestamp(),
         )
@@ -255,22 +289,27 @@ class Dispatcher:
         open_rows = await deliveries.open_of(self._pool, lane.id, lane.rules.parked)
         lane.partial = len(open_rows) == lane.rules.parked
         for open_row in open_rows:
-            lane.restore(
-                open_row["notification"],
-                frozenset((kind, object_id) for kind, object_id in open_row["objects"]),
-                _STATES[open_row["state"]],
-                open_row["attempts"],
-                0.0 if open_row["due"] is None else open_row["due"].timestamp(),
-                doubtful=open_row["doubtful"],
-            )
+            self._restore(lane, open_row)
         self._lanes[lane.id] = lane
-        self._by_instance.setdefault(lane.instance_id, []).append(lane)
+        if lane.replay is None:  # a replay reads the log by itself
+            self._by_instance.setdefault(lane.instance_id, []).append(lane)
         return lane
+
+    def _restore(self, lane: Lane, row: asyncpg.Record) -> None:
+        lane.restore(
+            row["notification"],
+            frozenset((kind, object_id) for kind, object_id in row["objects"]),
+            _STATES[row["state"]],
+            row["attempts"],
+            0.0 if row["due"] is None else row["due"].timestamp(),
+            doubtful=row["doubtful"],
+        )
 
     def _drop(self, lane: Lane) -> None:
         lane.paused = True
         del self._lanes[lane.id]
-        self._by_instance[lane.instance_id].remove(lane)
+        if lane.replay is None:
+            self._by_instance[lane.instance_id].remove(lane)
 
     async def _watch_callbacks(self) -> None:
         while True:
@@ -301,7 +340,9 @@ class Dispatcher:
             rows = await log.changes_after(self._pool, self._head, TAIL_ROWS)
             whole = _whole(rows, TAIL_ROWS)
             for row in whole:
-                if row["kind"] != "change":
+                if row["kind"] == "delivery.asked":
+                    await self._asked(row)
+                elif row["kind"] != "change":
                     # Later notifications show the instance as it is from here on.
                     self._reader.forget(row["instance_id"])
             self._check_owner()
@@ -336,11 +377,16 @@ class Dispatcher:
     def _give(self, lane: Lane, notifications: Sequence[Notification]) -> None:
         fresh = [n for n in notifications if n.position > lane.read]
         if fresh and not lane.paused and lane.room >= len(fresh):
-            lane.offer(fresh)
+            self._offer(lane, fresh)
             self._pump(lane)
         else:
             lane.behind = True
             self._want_more(lane)
+
+    def _offer(self, lane: Lane, notifications: Sequence[Notification]) -> None:
+        # What came while the instance had no address is nobody's, also for a lane that has not heard of that yet.
+        lane.skip.update(n.position for n in notifications if n.instance.callback_url is None)
+        lane.offer(notifications)
 
     def _want_more(self, lane: Lane) -> None:
         idle = lane.behind and not lane.paused and not lane.reading
@@ -362,8 +408,24 @@ class Dispatcher:
                 await self._until_there(partial(self._read_more, lane))
                 self._pump(lane)
 
+    async def _asked(self, row: asyncpg.Record) -> None:
+        """A person settled notifications of a callback, or wants them tried again: the rows say so already."""
+        asked = orjson.loads(row["data"])
+        lane = self._lanes.get(asked["callback"])
+        if lane is None:
+            return
+        now = self._clock()
+        kept = {item.position for item in lane}
+        for position in kept.intersection(asked["notifications"]):
+            lane.settle(position, asked["how"], now)
+        back = [position for position in asked["notifications"] if position not in kept]
+        if asked["how"] == "retry" and back:
+            for open_row in await deliveries.open_some(self._pool, lane.id, back):
+                self._restore(lane, open_row)
+        self._pump(lane)
+
     async def _read_more(self, lane: Lane) -> None:
-        head = self._head
+        head = self._head if lane.replay is None else min(self._head, lane.replay.until)
         # One row more than the largest notification has: there is always a whole one among them.
         limit = max(lane.room, NOTIFICATION_ROWS) + 1
         rows = await log.changes_of_instance(
@@ -373,11 +435,11 @@ class Dispatcher:
         self._check_owner()
         lane.reading = False
         fits = max(lane.room, 0)
-        lane.offer(found[:fits])
+        self._offer(lane, found[:fits])
         if len(rows) < limit and len(found) <= fits:
             lane.read = max(lane.read, head)
             # What was tailed while this read ran was not given to a lane that is behind.
-            lane.behind = self._head > head
+            lane.behind = (self._head if lane.replay is None else lane.replay.until) > head
 
     def _check_owner(self) -> None:
         """Raise `Outage` while the writer is away.
@@ -396,6 +458,8 @@ class Dispatcher:
         lane.wake_due(now)
         while (item := lane.take(now)) is not None:
             self._group.create_task(self._deliver(lane, item), name=f"deliver {lane.id}")
+        while doubts := lane.take_doubts(receipts.IDS_MOST):
+            self._group.create_task(self._ask(lane, doubts), name=f"ask {lane.id}")
         self._after(lane)
 
     def _after(self, lane: Lane) -> None:
@@ -457,14 +521,63 @@ class Dispatcher:
                 f"nothing was accepted since {time.strftime('%Y-%m-%d %H:%M', time.gmtime(since))} UTC",
             )
 
+    async def _ask(self, lane: Lane, doubts: Sequence[Item]) -> None:
+        """Ask the receiver which of *doubts* it has, and settle those that it speaks of."""
+        instance = self._directory.get(lane.instance_id)
+        url = (
+            None
+            if instance is None
+            else receipts.wanted(instance.configuration, self._url(lane, instance))
+        )
+        said: receipts.Receipts | receipts.NoAnswer = receipts.NoAnswer("nobody is asked any more")
+        names: list[str] = []
+        if instance is not None and url is not None:
+            try:
+                settings = await self._until_there(partial(self._directory.settings, instance))
+                about = [
+                    await self._until_there(partial(self._notification, lane, item))
+                    for item in doubts
+                ]
+                names = [notification.id for notification in about]
+                said = await receipts.ask(
+                    self._sender,
+                    url,
+                    settings,
+                    names,
+                    since=min(notification.appended for notification in about).timestamp(),
+                    now=self._clock(),
+                )
+            except (ConfigError, ValueError) as error:
+                said = receipts.NoAnswer(shown(str(error)))
+        now = self._clock()
+        if isinstance(said, receipts.NoAnswer):
+            logger.warning("no receipts", callback=lane.id, number=len(doubts), error=said.error)
+        for number, item in enumerate(doubts):
+            received: bool | None = None
+            if isinstance(said, receipts.Receipts):
+                has, has_not = names[number] in said.received, names[number] in said.unknown
+                received = True if has else False if has_not else None
+            elif url is None:
+                received = (
+                    False  # the setting was taken away: what is in doubt is sent again, marked
+                )
+            lane.answered(item, now, received=received)
+        self._timer.set()
+        if lane.id in self._lanes:
+            self._pump(lane)
+
+    def _url(self, lane: Lane, instance: Instance) -> str | None:
+        own = lane.replay.url if lane.replay is not None else None
+        return own or instance.callback_url
+
     async def _attempt(self, lane: Lane, item: Item) -> Verdict:
         instance = self._directory.get(lane.instance_id)
-        url = None if instance is None else instance.callback_url
+        url = None if instance is None else self._url(lane, instance)
         if instance is None or url is None:
             return Verdict(delivered=False, error="the instance has no callback address")
         try:
             settings = await self._until_there(partial(self._directory.settings, instance))
-            notification = await self._until_there(partial(self._notification, item))
+            notification = await self._until_there(partial(self._notification, lane, item))
             body = render(notification)
             sent = headers(notification, body, settings, self._clock(), repeat=item.doubtful)
         except (ConfigError, ValueError) as error:
@@ -472,9 +585,11 @@ class Dispatcher:
             return Verdict(delivered=False, error=shown(str(error)))
         return await attempt(self._sender, url, sent, body)
 
-    async def _notification(self, item: Item) -> Notification:
+    async def _notification(self, lane: Lane, item: Item) -> Notification:
         if item.notification is None:
             item.notification = (await self._reader.read([item.position]))[0]
+        if lane.replay is not None and lane.replay.as_new:
+            return self._reader.renamed(item.notification, lane.id)
         return item.notification
 
     async def _disable(self, lane: Lane, reason: str) -> None:
@@ -541,7 +656,9 @@ class Dispatcher:
         await self._writer.append(Unit([deliveries.entry(progress, outcomes)]), patient=True)
         for lane, done in flushed:
             lane.flushed(done)
-            if lane.id in self._lanes:
+            if lane.finished and self._lanes.get(lane.id) is lane:
+                self._drop(lane)
+            elif lane.id in self._lanes:
                 self._pump(lane)
 
     async def _until_there(self, work: Callable[[], Awaitable[T]]) -> T:
@@ -565,10 +682,33 @@ _ALIVE = frozenset({"active", "disabled"})
 _STATES = {
     "retrying": State.RETRYING,
     "waiting": State.WAITING,
-    "in_doubt": State.HELD,
+    "in_doubt": State.IN_DOUBT,
     "held": State.HELD,
     "in_flight": State.HELD,
 }
+
+_DOUBTFUL = {Doubt.RESEND: "retrying", Doubt.ASK: "in_doubt", Doubt.HOLD: "held"}
+
+
+def _replay(row: asyncpg.Record) -> Replay | None:
+    asked = row["replay"]
+    if asked is None:
+        return None
+    return Replay(
+        until=row["until"],
+        object_type=asked.get("type"),
+        object_id=asked.get("object"),
+        url=asked.get("url"),
+        as_new=bool(asked.get("as_new")),
+    )
+
+
+def _number(text: str | None, default: float) -> float:
+    """A number of an instance's configuration, which was checked when it was stored."""
+    try:
+        return float(text) if text else default
+    except ValueError:
+        return default
 
 
 def _whole(rows: Sequence[asyncpg.Record], limit: int) -> Sequence[asyncpg.Record]:

@@ -5,7 +5,9 @@ the time is passed in, so every interleaving can be played through by a test.
 
     offer ─► fresh ──take──► in flight ─┬─ 2xx ──────► delivered
                │                        ├─ failed ───► retrying ─ due ─► reserving ─ durable ─► in flight
-               │                        └─ no answer ► retrying, doubtful
+               │                        └─ no answer ► retrying, doubtful          (resend)
+               │                                       in doubt ─ asked ─► delivered | retrying   (receipts)
+               │                                       held ─ a person ─► delivered | retrying | dead   (hold)
                └─ behind an unsettled one about the same object ─► waiting
 
 The invariants, each with its property test:
@@ -31,6 +33,8 @@ from daemon.store.deliveries import Outcome, Progress
 
 Object = tuple[str, str]
 
+OK = 200  # what is recorded of a notification that the receiver says it has
+
 
 class State(Enum):
     """Where a notification is, as this process sees it."""
@@ -40,7 +44,17 @@ class State(Enum):
     RESERVING = auto()
     WAITING = auto()
     IN_FLIGHT = auto()
+    IN_DOUBT = auto()
+    ASKING = auto()
     HELD = auto()
+
+
+class Doubt(Enum):
+    """What is done about a notification that may have been accepted: `event.notification.redelivery`, `…receipts`."""
+
+    RESEND = auto()
+    ASK = auto()
+    HOLD = auto()
 
 
 @dataclass(slots=True, eq=False)
@@ -75,6 +89,32 @@ class Rules:
     probe_first: float = 1.0
     probe_most: float = 300.0
     """Seconds between probes of an open breaker: doubling from the first to the most."""
+    rate: float = 0.0
+    """Attempts a second at most; 0 for no limit."""
+    doubt: Doubt = Doubt.RESEND
+    ask_after: float = 2.0
+    """Seconds from an attempt without an answer to the question what became of it, and between two questions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What a replay's lane sends again: of its instance, up to *until*, of one type or object where that is given.
+
+    *url* is where to, None for the instance's own callback; with *as_new* under new ids.
+    """
+
+    until: int
+    object_type: str | None = None
+    object_id: str | None = None
+    url: str | None = None
+    as_new: bool = False
+
+    def selects(self, notification: Notification) -> bool:
+        """Whether *notification* is about what is wanted."""
+        return any(
+            self.object_type in {None, kind} and self.object_id in {None, object_id}
+            for kind, object_id in notification.objects
+        )
 
 
 @dataclass(slots=True)
@@ -87,6 +127,7 @@ class Lane:
     reserved: int
     since: int = 0  # the entry that began the callback
     rules: Rules = field(default_factory=Rules)
+    replay: Replay | None = None
     paused: bool = False
     behind: bool = False  # the log has more for it than it was given
     reading: bool = False  # somebody reads the log for it
@@ -98,17 +139,22 @@ class Lane:
     failures: int = 0  # in a row
     probe_at: float = 0.0  # an open breaker lets one through then
     not_before: float = 0.0  # the receiver asked for quiet (Retry-After)
+    next_at: float = 0.0  # the rate lets the next attempt go then
     _items: dict[int, Item] = field(default_factory=dict)
+    _later: dict[int, Item] = field(default_factory=dict)  # restored, and not read yet
     _fresh: dict[int, Item] = field(default_factory=dict)  # without a row, in order of position
     _queues: dict[Object, deque[Item]] = field(default_factory=dict)
     _ready: deque[Item] = field(default_factory=deque)
     _due: list[tuple[float, int]] = field(default_factory=list)
     _reserving: list[Item] = field(default_factory=list)
+    _asking: list[Item] = field(default_factory=list)
     _outcomes: dict[int, Outcome] = field(default_factory=dict)
     _flushing: int = 0  # fresh ones whose row is being written
     _writing: int = 0  # flushes that are not committed yet
     _left: int = 0  # of _fresh: delivered or dead, and gone from _items
     _may_park: bool = False  # something changed since it was seen that no fresh one is stuck
+
+    finished: bool = False  # a replay's end is written
 
     def __post_init__(self) -> None:
         self.read = max(self.read, self.cursor)
@@ -148,6 +194,10 @@ class Lane:
             if notification.position <= self.read:
                 continue
             self.read = notification.last
+            if (item := self._later.pop(notification.position, None)) is not None:
+                self.skip.discard(item.position)
+                self._readmit(item)
+                continue
             if notification.position in self.skip:
                 self.skip.discard(notification.position)
                 continue
@@ -169,13 +219,23 @@ class Lane:
         *,
         doubtful: bool,
     ) -> None:
-        """Take in a notification that has a row, as the database has it; in order, before any `offer`."""
+        """Take in a notification that has a row, as the database has it; in order, before any `offer`.
+
+        Above what is read it takes its place when the log is read that far: others between, about the same
+        objects, may have no row yet, and they come first.
+        """
         item = Item(position, objects, None, state, attempts, due, doubtful=doubtful, parked=True)
+        if position > self.read:
+            self._later[position] = item
+        else:
+            self._readmit(item)
+
+    def _readmit(self, item: Item) -> None:
         self._enter(item)
-        if state is State.WAITING and not item.blockers:
+        if item.state is State.WAITING and not item.blockers:
             item.state = State.RETRYING  # what it waited for was settled just before the end
-        if item.state is State.RETRYING:
-            self._retry_at(item, due)
+        if item.state in {State.RETRYING, State.IN_DOUBT}:
+            self._retry_at(item, item.due)
 
     def follow(self, before: "Lane") -> None:
         """Go on as *before*, the lane that it replaces: as quiet, with the breaker as it was."""
@@ -196,7 +256,9 @@ class Lane:
 
         Its attempt is durable.  The caller sends it and calls `answered`.
         """
-        if self.paused or now < self.not_before or self.in_flight >= self.rules.concurrency:
+        if self.paused or now < max(self.not_before, self.next_at):
+            return None
+        if self.in_flight >= self.rules.concurrency:
             return None
         probing = self.failures >= self.rules.breaker
         if probing and (self.in_flight or now < self.probe_at):
@@ -213,6 +275,8 @@ class Lane:
             item.state = State.IN_FLIGHT
             item.probe = probing
             self.in_flight += 1
+            if self.rules.rate:
+                self.next_at = max(self.next_at, now) + 1 / self.rules.rate
             return item
         return None
 
@@ -228,9 +292,18 @@ class Lane:
                 return
             due, position = heappop(self._due)
             item = self._items.get(position)
-            if item is None or item.state is not State.RETRYING or item.due != due or item.blockers:
+            if item is None or item.due != due or item.blockers:
                 continue
-            self._reserve(item)
+            if item.state is State.IN_DOUBT:
+                item.state = State.ASKING
+                self._asking.append(item)
+            elif item.state is State.RETRYING:
+                self._reserve(item)
+
+    def take_doubts(self, most: int = 100) -> list[Item]:
+        """Those whose fate is to be asked for now; the caller asks and calls `answered` for each."""
+        taken, self._asking = self._asking[:most], self._asking[most:]
+        return taken
 
     def _reserve(self, item: Item) -> None:
         item.state = State.RESERVING
@@ -253,8 +326,9 @@ class Lane:
         if self.paused or self.in_flight >= (1 if probing else self.rules.concurrency):
             return None
         times = [self._due[0][0]] if self._due else []
-        if self._ready and self.not_before:
-            times.append(self.not_before)
+        pace = max(self.not_before, self.next_at)
+        if self._ready and pace:
+            times.append(pace)
         if not times and not self._ready:
             return None
         floor = self.not_before
@@ -296,22 +370,16 @@ class Lane:
         *delay* is until the next attempt, None when the schedule has ended; *doubtful* when it may have been
         accepted all the same; *quiet* seconds the receiver wants to be left alone; *jitter* in -1..1.
         """
-        self.in_flight -= 1
-        self.failures += 1
-        if self.failing is None:
-            self.failing = now
+        self._trouble(now, quiet=quiet, jitter=jitter)
         item.doubtful = item.doubtful or doubtful
-        if self.failures >= self.rules.breaker:
-            over = min(self.failures - self.rules.breaker, 20)
-            pause = min(self.rules.probe_first * 2**over, self.rules.probe_most)
-            self.probe_at = now + pause * (1 + 0.2 * jitter)
-        if quiet:
-            self.not_before = max(self.not_before, now + quiet)
         attempts = item.attempts
         if not item.probe:
             attempts += 1
         elif delay is None:
             delay = 0.0
+        if doubtful and self.rules.doubt is not Doubt.RESEND:
+            self._doubt(item, now, attempts=attempts, error=error)
+            return
         if delay is None:
             self._record(item, "dead", now, attempts=attempts, status=status, error=error)
             self._leave(item)
@@ -323,6 +391,58 @@ class Lane:
         self._may_park = True
         self._record(
             item, "retrying", now, attempts=attempts, due=item.due, status=status, error=error
+        )
+
+    def _trouble(self, now: float, *, quiet: float, jitter: float) -> None:
+        self.in_flight -= 1
+        self.failures += 1
+        if self.failing is None:
+            self.failing = now
+        if self.failures >= self.rules.breaker:
+            over = min(self.failures - self.rules.breaker, 20)
+            pause = min(self.rules.probe_first * 2**over, self.rules.probe_most)
+            self.probe_at = now + pause * (1 + 0.2 * jitter)
+        if quiet:
+            self.not_before = max(self.not_before, now + quiet)
+
+    def _doubt(self, item: Item, now: float, *, attempts: int, error: str) -> None:
+        """*item* may have been accepted, and this callback does not want it again unless it was not."""
+        item.attempts = attempts
+        item.notification = None
+        ask = self.rules.doubt is Doubt.ASK
+        item.state = State.IN_DOUBT if ask else State.HELD
+        self._record(item, "in_doubt" if ask else "held", now, attempts=attempts, error=error)
+        if ask:
+            self._retry_at(item, now + self.rules.ask_after)
+
+    def answered(self, item: Item, now: float, *, received: bool | None) -> None:
+        """The receiver said whether it has *item*; None when it could not say, or did not answer."""
+        if received is None:
+            item.state = State.IN_DOUBT
+            self._retry_at(item, now + self.rules.ask_after * 5)
+        elif received:
+            self._record(item, "delivered", now, attempts=item.attempts, status=OK)
+            self._leave(item)
+        else:
+            self._again(item, now)
+
+    def settle(self, position: int, how: str, now: float) -> None:
+        """A person decided: `retry`, `delivered` or `dead`.  The log says so already; nothing is recorded."""
+        item = self._items.get(position)
+        if item is None or item.state in {State.IN_FLIGHT, State.FRESH}:
+            return
+        if how == "retry":
+            item.attempts = 0
+            self._again(item, now)
+        elif not item.blockers:
+            self._outcomes.pop(position, None)
+            self._leave(item)
+
+    def _again(self, item: Item, now: float) -> None:
+        item.state = State.RETRYING
+        self._retry_at(item, now)
+        self._record(
+            item, "retrying", now, attempts=item.attempts, due=now, error="to be sent again"
         )
 
     def retry_now(self, now: float) -> None:
@@ -340,7 +460,7 @@ class Lane:
             self._due = [
                 (i.due, i.position)
                 for i in self._items.values()
-                if i.state is State.RETRYING and not i.blockers
+                if i.state in {State.RETRYING, State.IN_DOUBT} and not i.blockers
             ]
             heapify(self._due)
 
@@ -387,7 +507,7 @@ class Lane:
             self._ready.append(item)
         elif item.state is State.WAITING:
             self._reserve(item)
-        elif item.state is State.RETRYING:
+        elif item.state in {State.RETRYING, State.IN_DOUBT}:
             self._retry_at(item, item.due)
 
     # ── what must be durable ─────────────────────────────────────────────────────────────────────────
@@ -397,13 +517,18 @@ class Lane:
         """Whether something cannot go on before a flush: a reservation, or a window full of settled ones."""
         if self.paused:
             return bool(self._outcomes)
-        if self._reserving:
+        if self._reserving or (self.ended and not self.finished):
             return True
         if self._ready and self._ready[0].position > self.reserved and not self._ready[0].parked:
             return True
         if self._window_left > self.rules.window // 2:
             return False
         return bool(self._outcomes) or self._parkable()
+
+    @property
+    def ended(self) -> bool:
+        """Whether a replay has nothing left to do."""
+        return self.replay is not None and self.read >= self.replay.until and not self._items
 
     @property
     def has_outcomes(self) -> bool:
@@ -431,11 +556,12 @@ class Lane:
             reserved = max(reserved, head + self.rules.ahead) if self._low(head) else reserved
             reserved = max(reserved, next(reversed(self._fresh)))
         reserving, self._reserving = self._reserving, []
+        self.finished = self.ended
         progress = Progress(
             self.id,
             self.cursor,
             max(reserved, self.cursor),
-            finished=False,
+            finished=self.finished,
             failing=self._failing_ms,
         )
         return progress, outcomes, Flushed(progress.reserved, settled, reserving)

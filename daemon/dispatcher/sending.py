@@ -11,7 +11,7 @@ import orjson
 
 from daemon.backoff import retry_after
 from daemon.errors import Invalid, NotSent, Unanswered
-from daemon.notifications import Notification
+from daemon.notifications import Notification, format_of
 from daemon.signatures import elements_signature, signing_key, standard_signature
 
 RETRY_AFTER_MOST = 86_400.0  # seconds: a receiver that asks for more is tried once a day
@@ -73,7 +73,7 @@ def headers(
     Raises `ValueError` for a signature key that cannot be one.
     """
     sent = [
-        ("content-type", "application/json"),
+        ("content-type", format_of(notification).content_type),
         ("Elements-Webhook-Id", notification.id),
         ("webhook-id", notification.id),
         ("webhook-timestamp", str(int(now))),

@@ -57,7 +57,9 @@ async def authenticate(db: Db, user: str, organization: str | None) -> Account |
     row = await db.fetchrow(FIND_USER, digest(user))
     if row is None:
         return None
-    if organization is not None and not secrets.compare_digest(row["organization_digest"], digest(organization)):
+    if organization is not None and not secrets.compare_digest(
+        row["organization_digest"], digest(organization)
+    ):
         return None
     return Account(row["id"], row["organization_id"], row["name"], row["organization"])
 

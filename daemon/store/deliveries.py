@@ -1,7 +1,7 @@
 """Callbacks, and what became of each notification there."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import asyncpg
@@ -14,7 +14,7 @@ from daemon.store.database import Db
 from daemon.store.log import Entry
 
 CALLBACKS = """
-SELECT id, instance_id, state, reason, cursor, reserved, failing, until, replay
+SELECT id, instance_id, state, reason, since, cursor, reserved, failing, until, replay
   FROM callbacks
  ORDER BY id
 """
@@ -22,28 +22,32 @@ SELECT id, instance_id, state, reason, cursor, reserved, failing, until, replay
 # Notifications of live callbacks that may have been sent and have no outcome: between cursor and reserved, no
 # row.  A lane never has more than a window of them out, so the first $1 of each callback are all there can be.
 UNANSWERED = """
-SELECT callbacks.id, sent.notification
+SELECT callbacks.id, callbacks.instance_id, sent.notification
   FROM callbacks, LATERAL (
        SELECT DISTINCT notification FROM (
               SELECT notification FROM log
                WHERE kind = 'change' AND log.instance_id = callbacks.instance_id
-                 AND position > callbacks.cursor AND position <= least(callbacks.reserved, $2)
+                 AND position > callbacks.cursor AND position <= least(callbacks.reserved, callbacks.until, $2)
+                 AND (callbacks.replay->>'type' IS NULL OR object_type = callbacks.replay->>'type')
+                 AND (callbacks.replay->>'object' IS NULL OR object_id = callbacks.replay->>'object')
                ORDER BY position) AS change
         WHERE NOT EXISTS (SELECT FROM deliveries AS d
                            WHERE d.callback_id = callbacks.id AND d.notification = change.notification)
         ORDER BY notification
         LIMIT $1) AS sent
- WHERE state IN ('active', 'disabled') AND reserved > cursor AND replay IS NULL
+ WHERE state IN ('active', 'disabled') AND reserved > cursor
 """
 
 IN_FLIGHT = """
-SELECT callback_id AS id, notification, attempts FROM deliveries WHERE state = 'in_flight'
+SELECT callback_id AS id, instance_id, notification, attempts
+  FROM deliveries JOIN callbacks ON callbacks.id = callback_id
+ WHERE deliveries.state = 'in_flight' AND callbacks.state IN ('active', 'disabled')
 """
 
 OPEN = """
 SELECT d.notification, d.state, d.attempts, d.due, d.doubtful,
        array_agg(DISTINCT ARRAY[log.object_type, log.object_id]) AS objects
-  FROM (SELECT * FROM deliveries
+  FROM (SELECT notification, state, attempts, due, doubtful FROM deliveries
          WHERE callback_id = $1 AND state NOT IN ('delivered', 'dead')
          ORDER BY notification LIMIT $2) AS d
   JOIN log ON log.position BETWEEN d.notification AND d.notification + 19 AND log.notification = d.notification
@@ -51,14 +55,32 @@ SELECT d.notification, d.state, d.attempts, d.due, d.doubtful,
  ORDER BY d.notification
 """
 
-ROWS_ABOVE = "SELECT notification FROM deliveries WHERE callback_id = $1 AND notification > $2"
-
-BEHIND = """
-SELECT id FROM callbacks
- WHERE state = 'active'
-   AND EXISTS (SELECT FROM log
-                WHERE kind = 'change' AND log.instance_id = callbacks.instance_id AND position > cursor)
+OPEN_SOME = """
+SELECT d.notification, d.state, d.attempts, d.due, d.doubtful,
+       array_agg(DISTINCT ARRAY[log.object_type, log.object_id]) AS objects
+  FROM deliveries AS d
+  JOIN log ON log.position BETWEEN d.notification AND d.notification + 19 AND log.notification = d.notification
+ WHERE callback_id = $1 AND d.notification = ANY($2::bigint[]) AND state NOT IN ('delivered', 'dead')
+ GROUP BY d.notification, d.state, d.attempts, d.due, d.doubtful
+ ORDER BY d.notification
 """
+
+UNSETTLED = """
+SELECT notification, state, attempts, due, settled, status, error, doubtful
+  FROM deliveries
+ WHERE callback_id = $1 AND notification > $2 AND state = ANY($3::text[]) AND ($4::timestamptz IS NULL OR settled >= $4)
+ ORDER BY notification
+ LIMIT $5
+"""
+
+ATTEMPTS = """
+SELECT attempt, state, settled, status, error
+  FROM attempts
+ WHERE callback_id = $1 AND notification = $2
+ ORDER BY position
+"""
+
+ROWS_ABOVE = "SELECT notification FROM deliveries WHERE callback_id = $1 AND notification > $2"
 
 EVENTS = """
 SELECT first.notification, d.state
@@ -80,6 +102,10 @@ SELECT callback_id, state, count(*) AS number FROM deliveries
  WHERE $1::bigint IS NULL OR callback_id = $1
  GROUP BY callback_id, state
 """
+
+
+LIVES_MOST = 5_000
+"""Instances of which a reader keeps in mind what they were and are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,44 +149,88 @@ class StoredEvent:
 def entry(progress: Iterable[Progress], outcomes: Iterable[Outcome]) -> Entry:
     """The `delivery` entry: many callbacks' progress and many outcomes in one row."""
     data = {
-        "callbacks": [(p.callback_id, p.cursor, p.reserved, p.finished, p.failing) for p in progress],
+        "callbacks": [
+            (p.callback_id, p.cursor, p.reserved, p.finished, p.failing) for p in progress
+        ],
         "outcomes": [
-            (o.callback_id, o.notification, o.state, o.attempts, o.due, o.settled, o.status, o.error, o.doubtful)
+            (
+                o.callback_id,
+                o.notification,
+                o.state,
+                o.attempts,
+                o.due,
+                o.settled,
+                o.status,
+                o.error,
+                o.doubtful,
+            )
             for o in outcomes
         ],
     }
     return Entry("delivery", data=orjson.dumps(data).decode())
 
 
-def callback_entry(kind: str, callback_id: int, instance_id: int, reason: str | None = None) -> Entry:
+def callback_entry(
+    kind: str, callback_id: int, instance_id: int, reason: str | None = None
+) -> Entry:
     """A `callback.disabled` (with its reason) or `callback.enabled` entry."""
     data = {"callback": callback_id, **({} if reason is None else {"reason": reason})}
     return Entry(kind, instance_id=instance_id, data=orjson.dumps(data).decode())
 
 
 async def callbacks(db: Db) -> list[asyncpg.Record]:
-    """Every callback: state, cursor, reserved, failing, until, replay."""
+    """Every callback: state, since, cursor, reserved, failing, until, replay."""
     return await db.fetch(CALLBACKS)
 
 
-async def behind(db: Db) -> set[int]:
-    """The active callbacks that have changes after their cursor."""
-    return {row["id"] for row in await db.fetch(BEHIND)}
-
-
-async def unanswered(db: Db, window: int, until: int) -> list[tuple[int, int, int]]:
-    """(callback, notification, attempts so far) of all that may have been sent and has no outcome.
+async def unanswered(db: Db, window: int, until: int) -> list[tuple[int, int, int, int]]:
+    """(callback, instance, notification, attempts so far) of all that may have been sent and has no outcome.
 
     *until* is the log's last position when this process began: what came later, the last run cannot have sent.
     """
-    fresh = [(row["id"], row["notification"], 0) for row in await db.fetch(UNANSWERED, window, until)]
-    again = [(row["id"], row["notification"], row["attempts"]) for row in await db.fetch(IN_FLIGHT)]
+    fresh = [
+        (row["id"], row["instance_id"], row["notification"], 0)
+        for row in await db.fetch(UNANSWERED, window, until)
+    ]
+    again = [
+        (row["id"], row["instance_id"], row["notification"], row["attempts"])
+        for row in await db.fetch(IN_FLIGHT)
+    ]
     return fresh + again
 
 
 async def open_of(db: Db, callback_id: int, limit: int) -> list[asyncpg.Record]:
     """A callback's unsettled rows in order: notification, state, attempts, due, doubtful, objects."""
     return await db.fetch(OPEN, callback_id, limit)
+
+
+async def open_some(db: Db, callback_id: int, notifications: Sequence[int]) -> list[asyncpg.Record]:
+    """Those of *notifications* that have an unsettled row, as `open_of` gives them."""
+    return await db.fetch(OPEN_SOME, callback_id, notifications)
+
+
+async def unsettled(
+    db: Db,
+    callback_id: int,
+    *,
+    states: Sequence[str],
+    after: int = 0,
+    since: datetime | None = None,
+    limit: int = 1000,
+) -> list[asyncpg.Record]:
+    """A callback's rows in one of *states* (`dead`, `held`, …), in order from above *after*, a page at a time."""
+    return await db.fetch(UNSETTLED, callback_id, after, list(states), since, limit)
+
+
+async def attempts(db: Db, callback_id: int, notification: int) -> list[asyncpg.Record]:
+    """Every attempt that did not succeed at once: attempt, state, settled, status, error."""
+    return await db.fetch(ATTEMPTS, callback_id, notification)
+
+
+def asked_entry(callback_id: int, notifications: Sequence[int], how: str, by: str) -> Entry:
+    """The `delivery.asked` entry: a person (*by*) wants them tried again (`retry`), or settles them (`delivered`, `dead`)."""
+    data = {"callback": callback_id, "notifications": list(notifications), "how": how, "by": by}
+    return Entry("delivery.asked", data=orjson.dumps(data).decode())
 
 
 async def rows_above(db: Db, callback_id: int, cursor: int) -> set[int]:
@@ -180,10 +250,12 @@ class Reader:
         self._db = db
         self._log_id = log_id
         self._lives: dict[int, list[Instance]] = {}
+        self._forgotten = 0
 
     def forget(self, instance_id: int) -> None:
         """Read the instance's life anew next time: it has changed."""
         self._lives.pop(instance_id, None)
+        self._forgotten += 1
 
     async def notifications(self, rows: Sequence[asyncpg.Record]) -> list[Notification]:
         """*rows* of the log, in order and whole notifications only, as notifications."""
@@ -203,7 +275,9 @@ class Reader:
                 start = end
         return found
 
-    async def _notification(self, rows: Sequence[asyncpg.Record], bodies: dict[int, str]) -> Notification:
+    async def _notification(
+        self, rows: Sequence[asyncpg.Record], bodies: dict[int, str]
+    ) -> Notification:
         first = rows[0]
         position: int = first["notification"]
         return Notification(
@@ -231,10 +305,19 @@ class Reader:
     async def _instance(self, instance_id: int, position: int) -> Instance:
         life = self._lives.get(instance_id)
         if life is None:
+            forgotten = self._forgotten
             rows = await log.life_of_instance(self._db, instance_id)
             life = [instances.as_of(row, instance_id, rows[0]["appended"]) for row in rows]
-            self._lives[instance_id] = life
+            # It tells all up to *position*; but if something came to it while it was read, not what follows.
+            if self._forgotten == forgotten:
+                while len(self._lives) >= LIVES_MOST:
+                    del self._lives[next(iter(self._lives))]
+                self._lives[instance_id] = life
         return next(state for state in reversed(life) if state.revision < position)
+
+    def renamed(self, notification: Notification, replay: int) -> Notification:
+        """*notification* under the id that a replay with new ids gives it."""
+        return replace(notification, id=log.event_id(self._log_id, notification.position, replay))
 
     async def read(self, notifications: Sequence[int]) -> list[Notification]:
         """The notifications at these positions, in order."""
@@ -251,7 +334,9 @@ async def events(db: Db, instance_id: int, *, before: int | None, limit: int) ->
     rows = await db.fetch(EVENTS, instance_id, 2**62 if before is None else before, limit)
     states = {row["notification"]: row["state"] for row in rows}
     found = await reader.read(sorted(states))
-    return [_stored(notification, states[notification.position]) for notification in reversed(found)]
+    return [
+        _stored(notification, states[notification.position]) for notification in reversed(found)
+    ]
 
 
 async def event(db: Db, log_id: bytes, instance_id: int, event_id: str) -> StoredEvent | None:

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from daemon.model import Instance
-from daemon.store import instances, vault
+from daemon.store import instances, log, vault
 from daemon.store.database import Pool
 
 
@@ -24,13 +24,15 @@ class Directory:
         self._by_element: defaultdict[str, dict[int, None]] = defaultdict(dict)
         self._routes: dict[tuple[str, str], dict[str, list[int]]] = {}
         self._settings: dict[int, dict[str, str]] = {}
+        self._changes = 0  # how often settings were forgotten
         self._position = 0
         self._refreshing = asyncio.Lock()
+        self._opening = asyncio.Lock()
         self._watchers: list[asyncio.Event] = []
 
     async def load(self) -> None:
         """Read all instances; raises one of `OUTAGE`."""
-        self._position, _ = await instances.changed_after(self._pool, 0)
+        self._position = await log.head(self._pool)
         for instance in await instances.load(self._pool):
             self._put(instance)
 
@@ -39,7 +41,9 @@ class Directory:
         async with self._refreshing:
             upto, ids = await instances.changed_after(self._pool, self._position)
             if ids:
-                found = {instance.id: instance for instance in await instances.load(self._pool, ids)}
+                found = {
+                    instance.id: instance for instance in await instances.load(self._pool, ids)
+                }
                 for instance_id in ids:
                     self._drop(instance_id)
                     if instance_id in found:
@@ -61,12 +65,13 @@ class Directory:
 
     def all(self) -> Iterable[Instance]:
         """Every instance, oldest first."""
-        return list(self._instances.values())
+        return sorted(self._instances.values(), key=lambda i: i.id)
 
     def of_organization(self, organization_id: int) -> list[Instance]:
         """An organization's instances, oldest first."""
         return sorted(
-            (i for i in self._instances.values() if i.organization_id == organization_id), key=lambda i: i.id
+            (i for i in self._instances.values() if i.organization_id == organization_id),
+            key=lambda i: i.id,
         )
 
     def of_element(self, element_key: str) -> list[Instance]:
@@ -93,15 +98,24 @@ class Directory:
     async def settings(self, instance: Instance) -> dict[str, str]:
         """The instance's configuration with secrets in clear; treat as read-only."""
         found = self._settings.get(instance.id)
-        if found is None:
+        if found is not None:
+            return found
+        async with self._opening:
+            # Many deliveries of one instance may have come here at once: the first reads for all.
+            if (found := self._settings.get(instance.id)) is not None:
+                return found
+            changes = self._changes
             secrets = await vault.get(self._pool, self._keys, instance.id)
             found = {k: v for k, v in instance.configuration.items() if v is not None} | secrets
-            self._settings[instance.id] = found
-        return found
+            # What was read while something changed, or for a caller who is behind, is not for others.
+            if self._changes == changes and self._instances.get(instance.id) is instance:
+                self._settings[instance.id] = found
+            return found
 
     def forget_settings(self, instance_id: int) -> None:
         """Read the instance's secrets anew next time: the vault has others now."""
         self._settings.pop(instance_id, None)
+        self._changes += 1
 
     def _put(self, instance: Instance) -> None:
         self._instances[instance.id] = instance
@@ -111,7 +125,7 @@ class Directory:
 
     def _drop(self, instance_id: int) -> None:
         instance = self._instances.pop(instance_id, None)
-        self._settings.pop(instance_id, None)
+        self.forget_settings(instance_id)
         if instance is not None:
             self._by_token.pop(instance.token_digest, None)
             self._by_element[instance.element_key].pop(instance_id, None)

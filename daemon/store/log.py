@@ -31,15 +31,18 @@ WHAT_BECAME_OF = "SELECT pg_xact_status($1::text::xid8)"
 
 EXTEND = "SELECT log_extend($1)"
 
+# Of positions drawn, also by transactions that were rolled back.
+DRAWN = "SELECT last_value FROM log_position"
+
 HEAD = "SELECT coalesce(max(position), 0) FROM log"
 
 OPENED = "SELECT data->>'id' FROM log WHERE kind = 'log.opened' ORDER BY position LIMIT 1"
 
 CHANGES_AFTER = """
 SELECT position, appended, kind, instance_id, object_type, object_id, change, changed, notification, source, polled,
-       CASE kind WHEN 'change' THEN data END AS data
+       CASE WHEN kind IN ('change', 'delivery.asked') THEN data END AS data
   FROM log
- WHERE (kind = 'change' OR kind LIKE 'instance.%') AND position > $1
+ WHERE (kind IN ('change', 'delivery.asked') OR kind LIKE 'instance.%') AND position > $1
  ORDER BY position
  LIMIT $2
 """
@@ -70,7 +73,7 @@ SELECT position, kind, appended, data
 """
 
 ENTRIES = """
-SELECT position, appended, kind, instance_id, object_type, object_id, change, changed, notification, data
+SELECT position, appended, kind, instance_id, object_type, object_id, change, changed, notification, polled, data
   FROM log
  WHERE position > $1 AND ($3::bigint IS NULL OR instance_id = $3) AND ($4::text IS NULL OR kind = $4)
  ORDER BY position
@@ -78,7 +81,7 @@ SELECT position, appended, kind, instance_id, object_type, object_id, change, ch
 """
 
 LAST_ENTRIES = """
-SELECT position, appended, kind, instance_id, object_type, object_id, change, changed, notification, data
+SELECT position, appended, kind, instance_id, object_type, object_id, change, changed, notification, polled, data
   FROM log
  WHERE ($2::bigint IS NULL OR instance_id = $2) AND ($3::text IS NULL OR kind = $3)
  ORDER BY position DESC
@@ -95,6 +98,15 @@ SELECT position, appended, kind, instance_id, object_type, object_id, change, ch
 POSITION_AT = "SELECT min(position) FROM log WHERE appended >= $1"
 
 WAKE = "SELECT pg_notify('tidings', '')"
+
+ASK_POLL = "SELECT pg_notify('tidings', 'poll ' || $1::bigint)"
+
+# The lock that log_draw takes.
+HOLD = "SELECT pg_advisory_xact_lock(7434602)"
+
+
+EVENT_ID_BYTES = 15
+"""Of an event id, before base64: 4 of the log's, 5 of the replay's position, 6 of the notification's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +131,9 @@ async def append(conn: Conn, entries: Sequence[Entry]) -> tuple[int, str]:
 
     Takes the append lock, which is held until that transaction ends.
     """
-    drawn = await conn.fetchrow(DRAW, len(entries))
-    assert drawn is not None  # noqa: S101 — a function always returns its row; for the type checker
-    first: int = drawn["first"]
+    row = await conn.fetchrow(DRAW, len(entries))
+    assert row is not None  # noqa: S101 — a function always returns its row; for the type checker
+    first: int = row["first"]
     await conn.execute(
         APPEND,
         first,
@@ -137,7 +149,7 @@ async def append(conn: Conn, entries: Sequence[Entry]) -> tuple[int, str]:
         [entry.polled for entry in entries],
         [entry.data for entry in entries],
     )
-    return first, drawn["xid"]
+    return first, row["xid"]
 
 
 async def what_became_of(db: Db, xid: str) -> str | None:
@@ -155,6 +167,12 @@ async def extend(db: Db, upto: int) -> int:
 async def head(db: Db) -> int:
     """The last position, 0 for an empty log."""
     position: int = await db.fetchval(HEAD)
+    return position
+
+
+async def drawn(db: Db) -> int:
+    """The last position that was ever drawn, whether or not an entry has it."""
+    position: int = await db.fetchval(DRAWN)
     return position
 
 
@@ -220,13 +238,25 @@ async def wake(db: Db) -> None:
     await db.execute(WAKE)
 
 
+async def ask_poll(db: Db, instance_id: int) -> None:
+    """Ask a daemon that works on this database to poll that instance now."""
+    await db.execute(ASK_POLL, instance_id)
+
+
+async def hold(conn: Conn) -> None:
+    """Let nobody else append until the caller's transaction ends, so that what it reads now stays so."""
+    await conn.execute(HOLD)
+
+
 def event_id(log: bytes, notification: int, replay: int = 0) -> str:
     """The 20 characters that name a notification: `eventId` and `webhook-id`.
 
     Made of the log's id, the position of a replay that asked for new ids (else 0) and the notification's
     position: fixed when it is appended, and found again without an index.
     """
-    return base64.urlsafe_b64encode(log + replay.to_bytes(5, "big") + notification.to_bytes(6, "big")).decode()
+    return base64.urlsafe_b64encode(
+        log + replay.to_bytes(5, "big") + notification.to_bytes(6, "big")
+    ).decode()
 
 
 def position_of(log: bytes, event: str) -> int | None:
@@ -235,6 +265,6 @@ def position_of(log: bytes, event: str) -> int | None:
         raw = base64.urlsafe_b64decode(event)
     except ValueError:
         return None
-    if len(raw) != 15 or raw[:4] != log:
+    if len(raw) != EVENT_ID_BYTES or raw[:4] != log:
         return None
     return int.from_bytes(raw[9:], "big")

@@ -1,6 +1,6 @@
 """What is known of the objects at providers, and how far each resource is read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -28,7 +28,9 @@ SELECT instance_id, resource, cursor, baseline, polled, swept, failures, failed,
 """
 
 
-async def known(db: Db, instance_id: int, object_type: str, ids: Sequence[str]) -> dict[str, asyncpg.Record]:
+async def known(
+    db: Db, instance_id: int, object_type: str, ids: Sequence[str]
+) -> dict[str, asyncpg.Record]:
     """Those of *ids* that are known: fingerprint, changed, deleted."""
     rows = await db.fetch(KNOWN, instance_id, object_type, ids)
     return {row["object_id"]: row for row in rows}
@@ -49,7 +51,9 @@ async def cursors(db: Db, instance_id: int | None = None) -> list[asyncpg.Record
     return await db.fetch(CURSORS, instance_id)
 
 
-def known_entry(instance_id: int, object_type: str, found: Sequence[tuple[str, bytes, datetime | None]]) -> Entry:
+def known_entry(
+    instance_id: int, object_type: str, found: Sequence[tuple[str, bytes, datetime | None]]
+) -> Entry:
     """The entry that makes objects known without telling anybody: a baseline's, a page at a time."""
     rows = [
         (object_id, fingerprint.hex(), None if changed is None else int(changed.timestamp() * 1000))
@@ -64,5 +68,8 @@ def known_entry(instance_id: int, object_type: str, found: Sequence[tuple[str, b
 
 def poll_entry(kind: str, instance_id: int, resource: str, **facts: Any) -> Entry:
     """A `poll.*` or `sweep.*` entry: *facts* are cursor, baseline, polled, swept, failures, retry, error."""
-    data: Mapping[str, Any] = {"resource": resource, **facts}
+    data: dict[str, Any] = {"resource": resource, **facts}
+    if data.get("error") is not None:
+        # Providers' words may be in it, and PostgreSQL's text holds no NUL.
+        data["error"] = data["error"].replace("\0", " ")
     return Entry(kind, instance_id=instance_id, data=orjson.dumps(data).decode())

@@ -52,21 +52,28 @@ DELETE FROM instances USING log
  WHERE position BETWEEN $1 AND $2 AND kind = 'instance.deleted' AND instances.id = instance_id
 """
 
-# A baseline's entry holds many objects: [id, fingerprint, changed in ms or null].
+# A baseline's entry holds many objects: [id, fingerprint, changed in ms or null].  A webhook's fingerprint names
+# an event and no version, so it does not hide the version that a poll has seen; only after a DELETED every
+# version is a new one.
 FOLD_OBJECTS = """
 INSERT INTO objects (instance_id, object_type, object_id, fingerprint, changed, deleted, position)
-SELECT DISTINCT ON (instance_id, object_type, object_id)
-       instance_id, object_type, object_id, fingerprint, changed, deleted, position
-  FROM (SELECT instance_id, object_type, object_id, fingerprint, changed, change = 'DELETED' AS deleted, position
+SELECT instance_id, object_type, object_id,
+       (array_agg(fingerprint ORDER BY position DESC, n DESC) FILTER (WHERE fingerprint IS NOT NULL))[1],
+       (array_agg(changed ORDER BY position DESC, n DESC) FILTER (WHERE changed IS NOT NULL))[1],
+       (array_agg(deleted ORDER BY position DESC, n DESC))[1],
+       max(position)
+  FROM (SELECT instance_id, object_type, object_id,
+               CASE WHEN polled IS NOT NULL OR change = 'DELETED' THEN fingerprint END AS fingerprint,
+               changed, change = 'DELETED' AS deleted, position, 1 AS n
           FROM log WHERE position BETWEEN $1 AND $2 AND kind = 'change'
         UNION ALL
-        SELECT instance_id, data->>'object_type', known->>0, decode(known->>1, 'hex'),
-               to_timestamp((known->>2)::double precision / 1000), false, position
-          FROM log, json_array_elements(data->'objects') AS known
+        SELECT instance_id, data->>'object_type', object->>0, decode(object->>1, 'hex'),
+               to_timestamp((object->>2)::double precision / 1000), false, position, n
+          FROM log, json_array_elements(data->'objects') WITH ORDINALITY AS known (object, n)
          WHERE position BETWEEN $1 AND $2 AND kind = 'object.known') AS version
- ORDER BY instance_id, object_type, object_id, position DESC
+ GROUP BY instance_id, object_type, object_id
 ON CONFLICT (instance_id, object_type, object_id) DO UPDATE SET
-       fingerprint = excluded.fingerprint, changed = coalesce(excluded.changed, objects.changed),
+       fingerprint = coalesce(excluded.fingerprint, objects.fingerprint), changed = coalesce(excluded.changed, objects.changed),
        deleted = excluded.deleted, position = excluded.position
 """
 
@@ -116,59 +123,105 @@ DELETE FROM seen USING log
 # A callback exists from the entry that first gave the instance an address; what came before is not its.
 # Taking the address away ends it, giving one again begins anew; a new address goes on where the old one was.
 FOLD_CALLBACK = """
-INSERT INTO callbacks AS callbacks (id, instance_id, state, cursor, reserved)
-SELECT instance_id, instance_id, 'active', position, position
+INSERT INTO callbacks AS callbacks (id, instance_id, state, since, cursor, reserved)
+SELECT instance_id, instance_id, 'active', position, position, position
   FROM log
  WHERE position BETWEEN $1 AND $2 AND kind LIKE 'instance.%' AND data->>'callback' IS NOT NULL
 ON CONFLICT (id) DO UPDATE SET
-       state = CASE callbacks.state WHEN 'removed' THEN 'active' ELSE callbacks.state END,
-       cursor = CASE callbacks.state WHEN 'removed' THEN excluded.cursor ELSE callbacks.cursor END,
-       reserved = CASE callbacks.state WHEN 'removed' THEN excluded.reserved ELSE callbacks.reserved END
+       state = 'active', since = excluded.since, cursor = excluded.cursor, reserved = excluded.reserved
+ WHERE callbacks.state = 'removed'
 """
 
 FOLD_CALLBACK_REMOVED = """
-UPDATE callbacks SET state = 'removed', reason = NULL
+UPDATE callbacks SET state = 'removed', reason = NULL, failing = NULL
   FROM log
  WHERE log.position BETWEEN $1 AND $2 AND log.kind LIKE 'instance.%' AND data->>'callback' IS NULL
    AND callbacks.instance_id = log.instance_id AND state <> 'finished'
 """
 
+# What was open there is not sent any more, by whatever comes later.
+FOLD_CALLBACK_CLOSED = """
+UPDATE deliveries SET state = 'dead', due = NULL, settled = appended, error = 'the callback was taken away'
+  FROM log, callbacks
+ WHERE log.position BETWEEN $1 AND $2 AND log.kind LIKE 'instance.%' AND data->>'callback' IS NULL
+   AND callbacks.instance_id = log.instance_id AND callback_id = callbacks.id
+   AND deliveries.state NOT IN ('delivered', 'dead')
+"""
+
+# A person who enables a callback gives it all the time again that it has to work.
 FOLD_CALLBACK_STATE = """
 UPDATE callbacks SET state = CASE kind WHEN 'callback.disabled' THEN 'disabled' ELSE 'active' END,
-       reason = CASE kind WHEN 'callback.disabled' THEN data->>'reason' END
+       reason = CASE kind WHEN 'callback.disabled' THEN data->>'reason' END,
+       failing = CASE kind WHEN 'callback.disabled' THEN failing END
   FROM log
  WHERE log.position BETWEEN $1 AND $2 AND kind LIKE 'callback.%' AND callbacks.id = (data->>'callback')::bigint
    AND state IN ('active', 'disabled')
 """
 
 FOLD_REPLAY = """
-INSERT INTO callbacks (id, instance_id, state, cursor, reserved, until, replay)
-SELECT position, (data->>'instance')::bigint, 'active', (data->>'after')::bigint, (data->>'after')::bigint,
+INSERT INTO callbacks (id, instance_id, state, since, cursor, reserved, until, replay)
+SELECT position, (data->>'instance')::bigint, 'active', position, (data->>'after')::bigint, (data->>'after')::bigint,
        (data->>'until')::bigint, data::jsonb
   FROM log
  WHERE position BETWEEN $1 AND $2 AND kind = 'replay.requested'
 """
 
-# How far each callback is: [id, cursor, reserved, finished, failing since ms or null].
+# How far each callback is: [id, cursor, reserved, finished, failing since ms or null].  What was written while the
+# callback was taken away, and given again, is not about the one that began then.
 FOLD_PROGRESS = """
 UPDATE callbacks SET cursor = (progress->>1)::bigint, reserved = (progress->>2)::bigint,
        failing = to_timestamp((progress->>4)::double precision / 1000),
-       state = CASE WHEN (progress->>3)::boolean THEN 'finished' ELSE state END
+       state = CASE WHEN (progress->>3)::boolean THEN 'finished' ELSE state END,
+       reason = CASE WHEN NOT (progress->>3)::boolean THEN reason END
   FROM log, json_array_elements(data->'callbacks') AS progress
  WHERE position BETWEEN $1 AND $2 AND kind = 'delivery' AND callbacks.id = (progress->>0)::bigint
+   AND state IN ('active', 'disabled') AND cursor <= (progress->>1)::bigint
 """
 
 # What became of notifications: [callback, notification, state, attempts, due ms, settled ms, status, error, doubtful].
 FOLD_OUTCOMES = """
 INSERT INTO deliveries (callback_id, notification, state, attempts, due, settled, status, error, doubtful)
-SELECT (o->>0)::bigint, (o->>1)::bigint, o->>2, (o->>3)::smallint,
-       to_timestamp((o->>4)::double precision / 1000), to_timestamp((o->>5)::double precision / 1000),
-       (o->>6)::smallint, o->>7, (o->>8)::boolean
-  FROM log, json_array_elements(data->'outcomes') AS o
+SELECT callbacks.id, (o->>1)::bigint, CASE WHEN closed THEN 'dead' ELSE o->>2 END, (o->>3)::smallint,
+       CASE WHEN NOT closed THEN to_timestamp((o->>4)::double precision / 1000) END,
+       to_timestamp((o->>5)::double precision / 1000),
+       (o->>6)::smallint, CASE WHEN closed THEN 'the callback was taken away' ELSE o->>7 END, (o->>8)::boolean
+  FROM log
+ CROSS JOIN json_array_elements(data->'outcomes') AS o
+  JOIN callbacks ON callbacks.id = (o->>0)::bigint
+ CROSS JOIN LATERAL (SELECT o->>2 NOT IN ('delivered', 'dead')
+                            AND (callbacks.state = 'removed' OR (callbacks.replay IS NULL AND (o->>1)::bigint < since))) AS of (closed)
  WHERE position BETWEEN $1 AND $2 AND kind = 'delivery'
 ON CONFLICT (callback_id, notification) DO UPDATE SET
        state = excluded.state, attempts = excluded.attempts, due = excluded.due,
        settled = excluded.settled, status = excluded.status, error = excluded.error, doubtful = excluded.doubtful
+"""
+
+
+FOLD_ATTEMPTS = """
+INSERT INTO attempts (callback_id, notification, position, attempt, state, settled, status, error)
+SELECT callbacks.id, (o->>1)::bigint, position, (o->>3)::smallint, o->>2,
+       to_timestamp((o->>5)::double precision / 1000), (o->>6)::smallint, o->>7
+  FROM log
+ CROSS JOIN json_array_elements(data->'outcomes') AS o
+  JOIN callbacks ON callbacks.id = (o->>0)::bigint
+ WHERE position BETWEEN $1 AND $2 AND kind = 'delivery' AND o->>5 IS NOT NULL
+   AND (o->>2 <> 'delivered' OR (o->>3)::smallint > 1)
+ON CONFLICT DO NOTHING
+"""
+
+# What is delivered stays so, whatever is asked.
+FOLD_ASKED = """
+UPDATE deliveries SET
+       state = CASE data->>'how' WHEN 'retry' THEN 'retrying' ELSE data->>'how' END,
+       attempts = CASE data->>'how' WHEN 'retry' THEN 0 ELSE attempts END,
+       due = CASE data->>'how' WHEN 'retry' THEN appended END,
+       settled = appended,
+       status = CASE data->>'how' WHEN 'delivered' THEN 200 ELSE status END,
+       error = CASE data->>'how' WHEN 'delivered' THEN NULL ELSE error END
+  FROM log
+ WHERE position BETWEEN $1 AND $2 AND kind = 'delivery.asked' AND callback_id = (data->>'callback')::bigint
+   AND deliveries.notification IN (SELECT json_array_elements_text(data->'notifications')::bigint)
+   AND state <> 'delivered' AND state <> 'in_flight'
 """
 
 
@@ -183,7 +236,13 @@ class Projection:
 
 
 INSTANCE = frozenset(
-    {"instance.created", "instance.configured", "instance.enabled", "instance.disabled", "instance.deleted"}
+    {
+        "instance.created",
+        "instance.configured",
+        "instance.enabled",
+        "instance.disabled",
+        "instance.deleted",
+    }
 )
 POLL = frozenset(
     {
@@ -229,16 +288,27 @@ PROJECTIONS = (
         each=True,
     ),
     Projection(
-        tables=("callbacks", "deliveries"),
+        tables=("callbacks", "deliveries", "attempts"),
         kinds=INSTANCE
-        | frozenset({"callback.disabled", "callback.enabled", "replay.requested", "delivery"}),
+        | frozenset(
+            {
+                "callback.disabled",
+                "callback.enabled",
+                "replay.requested",
+                "delivery",
+                "delivery.asked",
+            }
+        ),
         statements=(
             FOLD_CALLBACK,
             FOLD_CALLBACK_REMOVED,
+            FOLD_CALLBACK_CLOSED,
             FOLD_CALLBACK_STATE,
             FOLD_REPLAY,
             FOLD_PROGRESS,
             FOLD_OUTCOMES,
+            FOLD_ATTEMPTS,
+            FOLD_ASKED,
         ),
         each=True,
     ),
@@ -255,26 +325,29 @@ _SPEAKS_OF = {
     FORGET_CURSORS: INSTANCE,
     FOLD_CALLBACK: INSTANCE,
     FOLD_CALLBACK_REMOVED: INSTANCE,
+    FOLD_CALLBACK_CLOSED: INSTANCE,
     FOLD_CALLBACK_STATE: frozenset({"callback.disabled", "callback.enabled"}),
     FOLD_REPLAY: frozenset({"replay.requested"}),
     FOLD_PROGRESS: frozenset({"delivery"}),
     FOLD_OUTCOMES: frozenset({"delivery"}),
+    FOLD_ATTEMPTS: frozenset({"delivery"}),
+    FOLD_ASKED: frozenset({"delivery.asked"}),
 }
 
 KINDS_IN = "SELECT position, kind FROM log WHERE position BETWEEN $1 AND $2 AND kind = ANY($3::text[]) ORDER BY position"
 
 NEXT_RANGE = "SELECT max(position) FROM (SELECT position FROM log WHERE position > $1 ORDER BY position LIMIT $2) AS chunk"
 
-EMPTY = (
-    "TRUNCATE organizations, users, instances, objects, seen, cursors, callbacks, deliveries"
-)
+EMPTY = "TRUNCATE organizations, users, instances, objects, seen, cursors, callbacks, deliveries, attempts"
 
 _EACH_KINDS = sorted(frozenset[str]().union(*(p.kinds for p in PROJECTIONS if p.each)))
 
 
 async def fold(conn: Conn, first: int, kinds: Sequence[str]) -> None:
     """Fold the entries from *first* on, whose *kinds* are given in order, inside the caller's transaction."""
-    await _fold(conn, first, first + len(kinds) - 1, frozenset(kinds), list(enumerate(kinds, first)))
+    await _fold(
+        conn, first, first + len(kinds) - 1, frozenset(kinds), list(enumerate(kinds, first))
+    )
 
 
 async def rebuild(conn: Conn, *, chunk: int = 20_000) -> AsyncIterator[int]:
@@ -285,7 +358,10 @@ async def rebuild(conn: Conn, *, chunk: int = 20_000) -> AsyncIterator[int]:
     await conn.execute(EMPTY)
     done = 0
     while (upto := await conn.fetchval(NEXT_RANGE, done, chunk)) is not None:
-        each = [(r["position"], r["kind"]) for r in await conn.fetch(KINDS_IN, done + 1, upto, _EACH_KINDS)]
+        each = [
+            (r["position"], r["kind"])
+            for r in await conn.fetch(KINDS_IN, done + 1, upto, _EACH_KINDS)
+        ]
         kinds = frozenset(kind for _, kind in each) | {"change", "object.known"}
         await _fold(conn, done + 1, upto, kinds, each)
         done = upto

@@ -7,6 +7,7 @@ key on the first line and run `tidings vault rotate`, then take the old line awa
 import base64
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -16,6 +17,8 @@ from daemon.errors import ConfigError
 from daemon.store.database import Conn, Db
 
 NONCE = 12  # bytes, as GCM wants it
+
+KEY = 32  # bytes, as AES-256 wants it
 
 PUT = """
 INSERT INTO vault (instance_id, name, key_id, sealed)
@@ -58,7 +61,7 @@ class Keys:
             )
         try:
             opened = cipher.decrypt(sealed[:NONCE], sealed[NONCE:], _bound_to(instance_id, name))
-        except InvalidTag as error:
+        except (InvalidTag, ValueError) as error:
             raise ConfigError(
                 f"vault: {name} of instance {instance_id} does not open with key {key_id!r}; "
                 "the key file belongs to another database, or the row was changed"
@@ -72,35 +75,53 @@ def load_keys(path: Path, *, create: bool) -> Keys:
     Raises `ConfigError` for a file that cannot be read or holds no usable key.
     """
     if create and not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        line = f"k1:{base64.b64encode(os.urandom(32)).decode()}\n"
-        # O_EXCL: of two processes that start together one makes the file, the other reads it.
-        try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            pass
-        else:
-            with os.fdopen(handle, "w") as file:
-                file.write(line)
+        _create(path)
     try:
         lines = path.read_text().split()
     except OSError as error:
-        raise ConfigError(f"vault: [vault] key_file {path} cannot be read: {error.strerror}") from error
-    keys = []
+        raise ConfigError(
+            f"vault: [vault] key_file {path} cannot be read: {error.strerror}"
+        ) from error
+    except UnicodeDecodeError:
+        raise ConfigError(f"vault: [vault] key_file {path} is not text") from None
+    keys: list[tuple[str, bytes]] = []
     for number, line in enumerate(lines, 1):
         key_id, _, encoded = line.partition(":")
         try:
             key = base64.b64decode(encoded, validate=True)
         except ValueError:
             key = b""
-        if not key_id or len(key) != 32:
+        if not key_id or len(key) != KEY:
             raise ConfigError(
                 f"vault: line {number} of [vault] key_file {path} is not <id>:<base64 of 32 bytes>"
             )
+        if key_id in dict(keys):
+            raise ConfigError(
+                f"vault: [vault] key_file {path} has two keys {key_id!r}; give the new one another id"
+            )
         keys.append((key_id, key))
     if not keys:
-        raise ConfigError(f"vault: [vault] key_file {path} holds no key; write <id>:<base64 of 32 bytes> into it")
+        raise ConfigError(
+            f"vault: [vault] key_file {path} holds no key; write <id>:<base64 of 32 bytes> into it"
+        )
     return Keys(keys)
+
+
+def _create(path: Path) -> None:
+    """Make the key file, whole and on the disk before it has its name; leave one that is there alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(f"k1:{base64.b64encode(os.urandom(KEY)).decode()}\n")
+            file.flush()
+            os.fsync(handle)
+        # Of two processes that start together one gives its file the name, the other reads that one.
+        with suppress(FileExistsError):
+            path.hardlink_to(draft)
+    finally:
+        draft.unlink()
 
 
 async def put(conn: Conn, keys: Keys, instance_id: int, secrets: Mapping[str, str | None]) -> None:
@@ -121,7 +142,10 @@ async def forget(conn: Conn, instance_id: int) -> None:
 async def get(db: Db, keys: Keys, instance_id: int) -> dict[str, str]:
     """An instance's secrets, in clear."""
     rows = await db.fetch(GET, instance_id)
-    return {row["name"]: keys.open(instance_id, row["name"], row["key_id"], row["sealed"]) for row in rows}
+    return {
+        row["name"]: keys.open(instance_id, row["name"], row["key_id"], row["sealed"])
+        for row in rows
+    }
 
 
 async def rotate(conn: Conn, keys: Keys, *, limit: int = 500) -> int:

@@ -21,12 +21,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+import asyncpg
 import structlog
 
 from daemon.errors import NotOwner, Outage
-from daemon.model import Change
+from daemon.model import Change, ChangeType
 from daemon.store import log, projections, vault
-from daemon.store.database import OUTAGE, Conn, Connection, connect
+from daemon.store.database import Conn, Connection, Db, connect, is_outage
 from daemon.store.log import SELF, Entry
 
 logger = structlog.get_logger()
@@ -41,10 +42,22 @@ GROUP_ROWS = 2000
 WAITING_MOST = 20_000
 """Units that may wait; beyond, callers are told to come back."""
 
+ROOM = 200_000
+"""There is always a partition for so many positions to come."""
+
 PATIENCE = 5.0
-"""Seconds for which a connection that was lost is tried again at short intervals."""
+"""Seconds for which a process that starts waits for another to give the database up."""
+
+LOST_PATIENCE = 60.0
+"""Seconds for which a process that lost its connection waits until the server has noticed that as well."""
 
 OWN = "SELECT pg_try_advisory_lock(7434604)"
+
+OWNED = """
+SELECT EXISTS (
+       SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
+        WHERE locktype = 'advisory' AND classid = 0 AND objid = 7434604 AND granted AND datname = current_database())
+"""
 
 KNOWN = """
 SELECT o.instance_id, o.object_type, o.object_id, o.fingerprint
@@ -78,7 +91,7 @@ class Unit:
 
     *intakes* first, each change left out that the log has; then *entries*.  *if_changed* entries are appended
     only when a change was.  *secrets* go into the vault of *instance_id* (SELF: of the first entry's position),
-    a None removes one, *forget* removes all.  With *wake* another process's daemon is told to look.
+    a None removes one, *forget* removes all.
     """
 
     entries: Sequence[Entry] = ()
@@ -87,7 +100,6 @@ class Unit:
     instance_id: int = SELF
     secrets: Mapping[str, str | None] = field(default_factory=dict)
     forget: bool = False
-    wake: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +135,10 @@ class Writer:
         self._waiting: deque[_Waiting] = deque()
         self._something = asyncio.Event()
         self._conn: Connection | None = None
-        self._unanswered: "tuple[list[_Waiting], _Prepared] | None" = None  # COMMIT was sent
+        self._committing: list[_Waiting] = []
+        self._unanswered: tuple[list[_Waiting], _Prepared] | None = None  # COMMIT was sent
         self._end = 0  # first position without a partition
+        self._pause = 0.0  # seconds before the next connect; grows until something is committed
         self._gone: set[int] = set()  # instances deleted while this process ran
         self.opened_at = 0
         """The log's last position when this process took the database over."""
@@ -138,28 +152,27 @@ class Writer:
         database instead, however long that takes.
         """
         if not patient and (self._conn is None or len(self._waiting) >= WAITING_MOST):
-            raise Outage("the database is away" if self._conn is None else "too much is waiting to be stored")
+            raise Outage(
+                "the database is away" if self._conn is None else "too much is waiting to be stored"
+            )
         waiting = _Waiting(unit, asyncio.get_running_loop().create_future(), patient)
         self._waiting.append(waiting)
         self._something.set()
         return await waiting.future
 
-    async def open(self) -> None:
+    @property
+    def connected(self) -> bool:
+        """Whether this process owns the database, as far as it knows."""
+        return self._conn is not None and not self._conn.is_closed()
+
+    async def open(self, *, patience: float = PATIENCE) -> None:
         """Connect and take the ownership of the database; raises `NotOwner`, or one of `OUTAGE`."""
         conn = await connect(self._dsn)
         try:
-            async with asyncio.timeout(PATIENCE):
-                # A process that was killed a moment ago may still have a backend that holds the lock.
-                while not await conn.fetchval(OWN):
-                    await asyncio.sleep(0.1)
-            head = await log.head(conn)
-            self.opened_at = self.opened_at or head
-            self._end = await log.extend(conn, head + GROUP_ROWS)
-        except TimeoutError:
-            conn.terminate()
-            raise NotOwner(
-                "another tidings process works on this database; stop it first, or give this one a database of its own"
-            ) from None
+            await _own(conn, patience)
+            conn.add_termination_listener(self._terminated)
+            self.opened_at = self.opened_at or await log.head(conn)
+            self._end = await log.extend(conn, await log.drawn(conn) + ROOM)
         except BaseException:
             conn.terminate()
             raise
@@ -171,42 +184,78 @@ class Writer:
             while True:
                 await self._something.wait()
                 self._something.clear()
+                if not self.connected:
+                    await self._reconnect()
                 while group := self._take():
                     await self._commit(group)
         finally:
             self._fail_waiting(Outage("tidings is stopping"), patient_too=True)
-            for waiting in self._unanswered[0] if self._unanswered else ():
+            for waiting in (*self._committing, *(self._unanswered[0] if self._unanswered else ())):
                 _fail(waiting, Outage("tidings is stopping"))
-            if self._conn is not None:
-                self._conn.terminate()
-                self._conn = None
+            self._disconnect()
 
     async def _commit(self, group: list[_Waiting]) -> None:
         assert self._conn is not None  # noqa: S101 — open() came first, and _reconnect() sets it again; for the type checker
-        prepared: "_Prepared | None" = None
+        prepared: _Prepared | None = None
+        self._committing = group
         try:
             async with self._conn.transaction():
-                prepared = await _prepare(self._conn, self._keys, [w.unit for w in group], self._gone)
+                prepared = await _prepare(
+                    self._conn, self._keys, [w.unit for w in group], self._gone
+                )
                 self.statements += prepared.statements + 2
-        except OUTAGE as error:
-            logger.warning("database lost", error=str(error) or type(error).__name__)
-            if prepared is not None and prepared.xid is not None:
-                self._unanswered = (group, prepared)
+        except Exception as error:  # noqa: BLE001 — an outage is waited out, anything else is its sender's to hear
+            self._committing = []
+            if is_outage(error):
+                await self._lost(group, prepared, error)
             else:
-                self._put_back(group)
-            await self._reconnect()
-        except Exception as error:  # noqa: BLE001 — what PostgreSQL or a codec does not take is its sender's to hear
-            if len(group) == 1:
-                _fail(group[0], error)
-            else:
-                # One unit that cannot be stored must not fail the others: each goes alone.
-                for waiting in group:
-                    await self._commit([waiting])
+                await self._refused(group, error)
         else:
+            self._committing = []
             self.commits += 1
+            self._pause = 0.0
             self._settle(group, prepared)
-            if prepared.last + GROUP_ROWS * 10 > self._end:
-                self._end = await log.extend(self._conn, prepared.last + GROUP_ROWS * 100)
+            await self._make_room(prepared.last)
+
+    async def _lost(
+        self, group: list[_Waiting], prepared: "_Prepared | None", error: Exception
+    ) -> None:
+        """The connection broke under *group*."""
+        logger.warning("database lost", error=str(error) or type(error).__name__)
+        if prepared is not None and prepared.xid is not None:
+            self._unanswered = (group, prepared)
+        else:
+            self._put_back(group)
+        await self._reconnect()
+
+    async def _refused(self, group: list[_Waiting], error: Exception) -> None:
+        """PostgreSQL or a codec does not take what is in *group*."""
+        if len(group) > 1:
+            # One unit that cannot be stored must not fail the others: each goes alone.
+            for waiting in group:
+                await self._commit([waiting])
+        elif isinstance(error, asyncpg.exceptions.TransactionRollbackError):
+            self._waiting.appendleft(
+                group[0]
+            )  # a deadlock with another process; it was the other's turn
+        else:
+            _fail(group[0], error)
+            # It has drawn positions all the same.
+            await self._make_room(None)
+
+    async def _make_room(self, last: int | None) -> None:
+        """Make partitions in time; *last* is the last position drawn, None when it must be asked for."""
+        if self._conn is None or (last is not None and last + ROOM <= self._end):
+            return
+        try:
+            last = await log.drawn(self._conn) if last is None else last
+            if last + ROOM > self._end:
+                self._end = await log.extend(self._conn, last + 2 * ROOM)
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            logger.warning("database lost", error=str(error) or type(error).__name__)
+            await self._reconnect()
 
     def _take(self) -> list[_Waiting]:
         group: list[_Waiting] = []
@@ -216,7 +265,9 @@ class Writer:
             if waiting.future.done():  # its caller has gone
                 continue
             group.append(waiting)
-            rows += 1 + len(waiting.unit.entries) + sum(len(i.changes) for i in waiting.unit.intakes)
+            rows += (
+                1 + len(waiting.unit.entries) + sum(len(i.changes) for i in waiting.unit.intakes)
+            )
         return group
 
     def _settle(self, group: list[_Waiting], prepared: "_Prepared") -> None:
@@ -246,25 +297,31 @@ class Writer:
 
     async def _reconnect(self) -> None:
         """Connect again however long it takes, then learn what became of an unanswered COMMIT."""
-        if self._conn is not None:
-            self._conn.terminate()
-        self._conn = None
-        pause = 0.05
         while True:
+            self._disconnect()
             self._fail_waiting(Outage("the database is away"))
+            # A server that can be reached and does not take anything (its disk is full) is no reason to hurry.
+            await asyncio.sleep(self._pause)
+            self._pause = min(max(self._pause * 2, 0.05), 2.0)
             try:
-                await self.open()
+                await self.open(patience=LOST_PATIENCE)
                 await self._learn()
-            except OUTAGE as error:
+            except Exception as error:
+                if not is_outage(error):
+                    raise
                 logger.debug("database still away", error=str(error) or type(error).__name__)
-                if self._conn is not None:
-                    self._conn.terminate()
-                    self._conn = None
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 2.0)
             else:
                 logger.info("database back")
                 return
+
+    def _terminated(self, conn: object) -> None:
+        """The connection is gone: it is opened again though nothing is to be written."""
+        self._something.set()
+
+    def _disconnect(self) -> None:
+        if self._conn is not None:
+            self._conn.terminate()
+            self._conn = None
 
     async def _learn(self) -> None:
         if self._unanswered is None or self._conn is None:
@@ -274,6 +331,7 @@ class Writer:
         # the transaction is over, one way or the other.
         status = await log.what_became_of(self._conn, prepared.xid or "")
         self._unanswered = None
+        self._pause = 0.0
         logger.info("unanswered commit", became=status)
         if status == "committed":
             self._settle(group, prepared)
@@ -286,8 +344,36 @@ def _fail(waiting: _Waiting, error: Exception) -> None:
         waiting.future.set_exception(error)
 
 
+async def own(conn: Conn) -> bool:
+    """Take the ownership of the database for as long as *conn* lives; false when a process has it."""
+    taken: bool = await conn.fetchval(OWN)
+    return taken
+
+
+async def owned(db: Db) -> bool:
+    """Whether a process has the ownership of the database: a daemon runs."""
+    has: bool = await db.fetchval(OWNED)
+    return has
+
+
+async def _own(conn: Conn, patience: float) -> None:
+    """Take the ownership, which a process that was killed a moment ago may still seem to have."""
+    try:
+        async with asyncio.timeout(patience):
+            while not await own(conn):  # noqa: ASYNC110 — another process's lock sets no event here
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        raise NotOwner(
+            "another tidings process works on this database; stop it first, or give this one a database of its own"
+        ) from None
+
+
 async def append_once(conn: Conn, keys: vault.Keys, unit: Unit) -> Receipt:
-    """Append *unit* in a transaction of its own: for a process that is not the daemon."""
+    """Append *unit* in a transaction of its own: for a process that is not the daemon.
+
+    It looks before it has the append lock, so two of them could both find a change new: let intakes go
+    through the daemon's writer.
+    """
     async with conn.transaction():
         prepared = await _prepare(conn, keys, [unit], set())
         await log.wake(conn)
@@ -304,12 +390,48 @@ class _Prepared:
     gone: set[int]
 
 
-async def _prepare(conn: Conn, keys: vault.Keys, units: Sequence[Unit], gone: set[int]) -> _Prepared:
+async def _prepare(
+    conn: Conn, keys: vault.Keys, units: Sequence[Unit], gone: set[int]
+) -> _Prepared:
     """Everything between BEGIN and COMMIT."""
     known, seen, statements = await _look(conn, units)
-    entries: list[Entry] = []
-    counts: list[tuple[int, int, int, int]] = []  # offset, rows, changes, duplicates
     gone = set(gone)
+    entries, counts = _compose(units, known, seen, gone)
+    first, xid = 0, None
+    if entries:
+        first, xid = await log.append(conn, entries)
+        await projections.fold(conn, first, [entry.kind for entry in entries])
+        statements += 3
+    for unit, (start, _, _, _) in zip(units, counts, strict=True):
+        if unit.secrets or unit.forget:
+            owner = unit.instance_id or first + start
+            if unit.forget:
+                await vault.forget(conn, owner)
+            if unit.secrets and owner not in gone:
+                await vault.put(conn, keys, owner, unit.secrets)
+            statements += 1
+    receipts = [
+        Receipt(first + start if rows else 0, changes, dup) for start, rows, changes, dup in counts
+    ]
+    return _Prepared(
+        receipts,
+        frozenset(e.kind for e in entries),
+        xid,
+        first + len(entries) - 1,
+        statements,
+        gone,
+    )
+
+
+def _compose(
+    units: Sequence[Unit], known: "_Known", seen: "_Seen", gone: set[int]
+) -> tuple[list[Entry], list[tuple[int, int, int, int]]]:
+    """What to append of *units*, and of each unit its offset there, rows, changes and duplicates.
+
+    Adds to *known*, *seen* and *gone* what the entries make so.
+    """
+    entries: list[Entry] = []
+    counts: list[tuple[int, int, int, int]] = []
     for unit in units:
         start = len(entries)
         changes = duplicates = 0
@@ -326,23 +448,7 @@ async def _prepare(conn: Conn, keys: vault.Keys, units: Sequence[Unit], gone: se
             if entry.kind == "instance.deleted" and entry.instance_id is not None:
                 gone.add(entry.instance_id)
         counts.append((start, len(entries) - start, changes, duplicates))
-    first, xid = 0, None
-    if entries:
-        first, xid = await log.append(conn, entries)
-        await projections.fold(conn, first, [entry.kind for entry in entries])
-        statements += 3
-    for unit, (start, _, _, _) in zip(units, counts, strict=True):
-        if unit.secrets or unit.forget:
-            owner = unit.instance_id or first + start
-            if unit.forget:
-                await vault.forget(conn, owner)
-            if unit.secrets and owner not in gone:
-                await vault.put(conn, keys, owner, unit.secrets)
-            statements += 1
-    receipts = [Receipt(first + start if rows else 0, changes, dup) for start, rows, changes, dup in counts]
-    return _Prepared(
-        receipts, frozenset(e.kind for e in entries), xid, first + len(entries), statements, gone
-    )
+    return entries, counts
 
 
 _Known = dict[tuple[int, str, str], bytes]
@@ -359,13 +465,19 @@ async def _look(conn: Conn, units: Sequence[Unit]) -> tuple[_Known, _Seen, int]:
         for c in i.changes
     }
     hooks = {
-        (i.instance_id, c.fingerprint) for unit in units for i in unit.intakes if i.polled is None for c in i.changes
+        (i.instance_id, c.fingerprint)
+        for unit in units
+        for i in unit.intakes
+        if i.polled is None
+        for c in i.changes
     }
     known: _Known = {}
     seen: _Seen = set()
     if polls:
         rows = await conn.fetch(KNOWN, *map(list, zip(*polls, strict=True)))
-        known = {(r["instance_id"], r["object_type"], r["object_id"]): r["fingerprint"] for r in rows}
+        known = {
+            (r["instance_id"], r["object_type"], r["object_id"]): r["fingerprint"] for r in rows
+        }
     if hooks:
         rows = await conn.fetch(SEEN, *map(list, zip(*hooks, strict=True)))
         seen = {(r["instance_id"], r["fingerprint"]) for r in rows}
@@ -388,6 +500,9 @@ def _is_new(intake: Intake, change: Change, known: _Known, seen: _Seen) -> bool:
     if event in seen:
         return False
     seen.add(event)
+    if change.change == ChangeType.DELETED:
+        # As the projection has it: whatever version comes after a deletion is news.
+        known[intake.instance_id, change.object_type, change.object_id] = change.fingerprint
     return True
 
 
@@ -403,7 +518,11 @@ def _rows(intake: Intake, changes: Sequence[Change], offset: int) -> list[Entry]
             Entry(
                 kind="change",
                 # The body of a webhook stands once, with its first change.
-                data=change.data.decode() if intake.polled is not None else intake.raw if number == 0 else None,
+                data=change.data.decode()
+                if intake.polled is not None
+                else intake.raw
+                if number == 0
+                else None,
                 instance_id=intake.instance_id,
                 object_type=change.object_type,
                 object_id=change.object_id,
