@@ -37,7 +37,9 @@ async def post(url: str, number: int) -> None:
         async def work() -> None:
             for n in numbers:
                 headers = {"Content-Type": "application/json", "webhook-id": str(n)}
-                async with session.post(f"{url}/cb/{n % 100}", data=BODY, headers=headers) as answer:
+                async with session.post(
+                    f"{url}/cb/{n % 100}", data=BODY, headers=headers
+                ) as answer:
                     await answer.read()
 
         began = time.perf_counter()

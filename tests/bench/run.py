@@ -38,7 +38,7 @@ from daemon.model import Change, ChangeType  # noqa: E402 — likewise
 from daemon.store import database, embedded, vault  # noqa: E402 — likewise
 from daemon.store.writer import Intake, Unit, Writer  # noqa: E402 — likewise
 
-SECRET = "what the workshop signs with"  # noqa: S105 — of a simulated provider
+SECRET = "what the workshop signs with"
 CALLBACKS = 100
 
 
@@ -50,7 +50,7 @@ def say(text: str) -> None:
 def script(name: str, *arguments: object) -> str:
     """Run one of this folder's scripts to its end; what it prints."""
     command = [sys.executable, str(HERE / name), *map(str, arguments)]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout  # noqa: S603 — our own
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
 
 
 @asynccontextmanager
@@ -59,7 +59,7 @@ async def serving(name: str, *arguments: str) -> AsyncGenerator[str]:
     process = await asyncio.create_subprocess_exec(
         sys.executable, str(HERE / name), *arguments, stdout=asyncio.subprocess.PIPE
     )
-    assert process.stdout is not None  # noqa: S101 — it is a pipe
+    assert process.stdout is not None
     try:
         yield f"http://127.0.0.1:{int(await process.stdout.readline())}"
     finally:
@@ -88,17 +88,30 @@ async def bench(scale: float) -> dict[str, Any]:
     """Every figure."""
     found: dict[str, Any] = {"machine": {"cores": os.cpu_count()}}
     directory = Path(tempfile.mkdtemp(prefix="tidings-bench-"))
-    async with embedded.embedded_postgres(directory / "postgres") as dsn, serving("receiver.py") as receiver:
+    async with (
+        embedded.embedded_postgres(directory / "postgres") as dsn,
+        serving("receiver.py") as receiver,
+    ):
         await database.install(dsn)
         daemon = Daemon(dsn, directory, TIDINGS_POLLING_JITTER="0", TIDINGS_LOG_LEVEL="warning")
         try:
             await start(daemon)
             api = Api(daemon, await add_user(dsn, directory))
-            made = [await api.create("workshop", configuration(f"{receiver}/cb/{n}")) for n in range(CALLBACKS)]
+            made = [
+                await api.create("workshop", configuration(f"{receiver}/cb/{n}"))
+                for n in range(CALLBACKS)
+            ]
             found["ingest"] = await ingest(daemon, made[0]["id"], receiver, int(20_000 * scale))
             found["steady"] = await steady(daemon, dsn, made, receiver, seconds=10 * scale)
             await daemon.stop()
-            found["delivery"] = await delivery(daemon, dsn, directory, [m["id"] for m in made], receiver, int(50_000 * scale))
+            found["delivery"] = await delivery(
+                daemon,
+                dsn,
+                directory,
+                ids=[m["id"] for m in made],
+                receiver=receiver,
+                number=int(50_000 * scale),
+            )
             found["memory"] = await memory(daemon, api, int(1000 * scale))
         finally:
             await daemon.kill()
@@ -128,6 +141,7 @@ async def ingest(daemon: Daemon, instance_id: int, receiver: str, number: int) -
     say(f"ingest: {number} webhooks, 64 connections")
     before = await count(receiver)
     async with serving("bare.py", "serve") as bare:
+
         async def load(url: str) -> dict[str, Any]:
             return json.loads(await asyncio.to_thread(script, "load.py", url, number, 64, SECRET))  # type: ignore[no-any-return]  # our own script's
 
@@ -158,7 +172,7 @@ async def steady(
     async with aiohttp.ClientSession() as session:
 
         async def one(n: int) -> None:
-            from elements_signature import signed  # noqa: PLC0415 — below, on this folder's path
+            from elements_signature import signed
 
             body, headers = signed(n, SECRET)
             url = f"{daemon.origin}/events/workshop/{made[n % len(made)]['id']}"
@@ -176,12 +190,16 @@ async def steady(
     await conn.execute("ALTER SYSTEM RESET log_statement")
     await conn.execute("SELECT pg_reload_conf()")
     await conn.close()
-    lines = [line for line in text.splitlines() if "LOG:  execute " in line or "LOG:  statement: " in line]
+    lines = [
+        line
+        for line in text.splitlines()
+        if "LOG:  execute " in line or "LOG:  statement: " in line
+    ]
     return {"rate": rate, "statements": len(lines), "per_notification": len(lines) / number}
 
 
 async def delivery(
-    daemon: Daemon, dsn: str, directory: Path, ids: Sequence[int], receiver: str, number: int
+    daemon: Daemon, dsn: str, directory: Path, *, ids: Sequence[int], receiver: str, number: int
 ) -> dict[str, Any]:
     """Notifications a second from a backlog, and the time from start to the first."""
     say(f"delivery: a backlog of {number} over {len(ids)} callbacks")
@@ -199,7 +217,9 @@ async def delivery(
     now = datetime.now(UTC)
     for at in range(0, number, 500):
         some = range(at, min(at + 500, number))
-        await writer.append(Unit(intakes=[Intake(ids[n % len(ids)], [change(n)], polled=now) for n in some]))
+        await writer.append(
+            Unit(intakes=[Intake(ids[n % len(ids)], [change(n)], polled=now) for n in some])
+        )
     writing.cancel()
     await asyncio.wait([writing])
     before = await count(receiver)
@@ -214,38 +234,61 @@ async def delivery(
     per_second = (base + number - at_start) / (seen[-1][0] - start_at)
     second = float(await asyncio.to_thread(script, "bare.py", "post", receiver, posts))
     ceiling = (first + second) / 2
-    return {"per_second": per_second, "ceiling": ceiling, "ratio": per_second / ceiling, "start_to_first": to_first}
+    return {
+        "per_second": per_second,
+        "ceiling": ceiling,
+        "ratio": per_second / ceiling,
+        "start_to_first": to_first,
+    }
 
 
 async def memory(daemon: Daemon, api: Api, number: int) -> dict[str, Any]:
     """Resident memory with *number* idle pollers."""
     say(f"memory: {number} idle pollers")
     before = resident(daemon.pid)
-    polled = {"event.vendor.type": "polling", "event.poller.refresh_interval": "999999", "base.url": "http://127.0.0.1:9/v1"}
+    polled = {
+        "event.vendor.type": "polling",
+        "event.poller.refresh_interval": "999999",
+        "base.url": "http://127.0.0.1:9/v1",
+    }
     limit = asyncio.Semaphore(16)
 
     async def one(n: int) -> None:
         async with limit:
-            await api.create("workshop", configuration("http://127.0.0.1:9/", **polled), tags=[str(n)])
+            await api.create(
+                "workshop", configuration("http://127.0.0.1:9/", **polled), tags=[str(n)]
+            )
 
     async with asyncio.TaskGroup() as group:
         for n in range(number):
             group.create_task(one(n))
     await asyncio.sleep(5)
     after = resident(daemon.pid)
-    return {"before_mib": before, "after_mib": after, "per_poller_kib": (after - before) * 1024 / number}
+    return {
+        "before_mib": before,
+        "after_mib": after,
+        "per_poller_kib": (after - before) * 1024 / number,
+    }
 
 
 def resident(pid: int) -> float:
     """MiB."""
-    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
+    line = next(
+        line
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        if line.startswith("VmRSS")
+    )
     return int(line.split()[1]) / 1024
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", type=float, default=1.0, help="how long it takes, relative to the usual")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="how long it takes, relative to the usual"
+    )
     parser.add_argument("--json", action="store_true", help="the figures as JSON")
     arguments = parser.parse_args()
     found = asyncio.run(bench(arguments.scale))
