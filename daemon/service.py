@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from urllib.parse import urlsplit
 
 import asyncpg
 import orjson
@@ -18,10 +19,11 @@ import structlog
 from aiohttp import web
 
 from daemon import elements, systemd
-from daemon.api import Context
+from daemon.api import Arrivals, Context
 from daemon.backoff import Schedule
 from daemon.config import Config
 from daemon.dispatcher import Delivery, Dispatcher
+from daemon.dispatcher.handshake import Handshakes
 from daemon.dispatcher.lane import Rules
 from daemon.outbound import client, connection
 from daemon.outbound.addresses import AddressPolicy
@@ -67,9 +69,10 @@ class Base:
 
 
 @asynccontextmanager
-async def open_base(config: Config) -> AsyncIterator[Base]:
+async def open_base(config: Config, *, opened: bool = True) -> AsyncIterator[Base]:
     """The database (started, when it is the embedded one), its schema and the vault's keys.
 
+    A new log is given its first entry, unless *opened* is false: an import brings its own.
     Raises `ConfigError`, or one of `OUTAGE` when the configured server does not answer.
     """
     async with AsyncExitStack() as stack:
@@ -86,8 +89,10 @@ async def open_base(config: Config) -> AsyncIterator[Base]:
                 dsn, size=config.database.pool_size, command_timeout=config.database.command_timeout
             )
         )
-        await _open_log(dsn, keys)
-        yield Base(dsn, pool, keys)
+        base = Base(dsn, pool, keys)
+        if opened:
+            await open_log(base)
+        yield base
 
 
 async def serve(config: Config, *, ready: "asyncio.Future[str] | None" = None) -> None:
@@ -101,7 +106,8 @@ async def serve(config: Config, *, ready: "asyncio.Future[str] | None" = None) -
         addresses = AddressPolicy(allow=config.outbound.allow_networks)
         http = await enter(open_client(config, addresses))
         sender = await enter(open_sender(config, addresses))
-        follower = Follower(base=base, directory=directory)
+        arrivals = Arrivals(base.pool)
+        follower = Follower(base=base, directory=directory, arrivals=arrivals)
         writer = Writer(dsn=base.dsn, keys=base.keys, on_append=follower.appended)
         await writer.open()
         await directory.load()
@@ -111,6 +117,8 @@ async def serve(config: Config, *, ready: "asyncio.Future[str] | None" = None) -
             directory=directory,
             sender=sender,
             delivery=delivery(config),
+            handshakes=Handshakes(asker=sender, origin=_host(config.server.url), agent=AGENT),
+            agent=AGENT,
         )
         pollers = Pollers(polling=polling(config, base, writer, directory, http), elements=registry)
         follower.dispatcher, follower.pollers = dispatcher, pollers
@@ -123,6 +131,7 @@ async def serve(config: Config, *, ready: "asyncio.Future[str] | None" = None) -
             timeout=config.server.webhook_timeout,
         )
         context = Context(
+            arrivals=arrivals,
             pool=base.pool,
             keys=base.keys,
             writer=writer,
@@ -145,6 +154,7 @@ async def serve(config: Config, *, ready: "asyncio.Future[str] | None" = None) -
                 site,
                 Loop("pollers", pollers.run),
                 Loop("dispatcher", dispatcher.run, phase=1),
+                Loop("arrivals", arrivals.run, phase=1),
                 Loop("follow", follower.run, phase=2),
                 Loop("writer", writer.run, phase=3),
                 Loop("watchdog", Watchdog(lambda: alive(base.pool)).run, phase=3),
@@ -201,6 +211,11 @@ def open_sender(config: Config, addresses: AddressPolicy) -> Sender:
     )
 
 
+def _host(url: str) -> str:
+    """The name under which receivers know this tidings."""
+    return urlsplit(url).hostname or "localhost"
+
+
 def delivery(config: Config) -> Delivery:
     """How deliveries are made."""
     chosen = config.delivery
@@ -226,6 +241,7 @@ def polling(
         jitter=chosen.jitter,
         disable_after_failures=chosen.disable_after_failures,
         sweep_limit=chosen.sweep_limit,
+        per_provider=2 * config.outbound.per_host,
     )
 
 
@@ -252,17 +268,20 @@ class Site:
 class Follower:
     """Keeps memory in step with the log: tells whoever must know that instances or callbacks changed."""
 
-    def __init__(self, *, base: Base, directory: Directory) -> None:
+    def __init__(self, *, base: Base, directory: Directory, arrivals: Arrivals) -> None:
         self._base = base
         self._directory = directory
+        self._arrivals = arrivals
         self._look = asyncio.Event()
         self.dispatcher: Dispatcher
         self.pollers: Pollers
 
     def appended(self, kinds: frozenset[str]) -> None:
         """The writer added entries of these *kinds*."""
-        if "change" in kinds:
+        if "change" in kinds or "delivery.asked" in kinds:
             self.dispatcher.wake()
+        if "change" in kinds:
+            self._arrivals.look()
         if any(kind.startswith("instance.") for kind in kinds):
             self._look.set()
         if any(kind.startswith(("callback.", "replay.")) for kind in kinds):
@@ -272,8 +291,10 @@ class Follower:
         """Another process appended, or asks for a poll (`poll <instance>`)."""
         payload = str(args[-1])
         if payload.startswith("poll ") and payload[5:].isdecimal():
-            self.pollers.wake(int(payload[5:]))
+            self.pollers.wake(int(payload[5:]), hurry=True)
         self.dispatcher.look_again()
+        self.dispatcher.wake()
+        self._arrivals.look()
         self._look.set()
 
     async def run(self) -> None:
@@ -299,12 +320,12 @@ class Follower:
                 listening.terminate()
 
 
-async def _open_log(dsn: str, keys: vault.Keys) -> None:
+async def open_log(base: Base) -> None:
     """Give a new log its first entry, which holds what tells its event ids from another log's."""
-    conn = await database.connect(dsn)
+    conn = await database.connect(base.dsn)
     try:
         if await log.head(conn) == 0:
             data = orjson.dumps({"id": secrets.token_hex(4)}).decode()
-            await append_once(conn, keys, Unit([Entry("log.opened", data=data)]))
+            await append_once(conn, base.keys, Unit([Entry("log.opened", data=data)]))
     finally:
         await conn.close()

@@ -20,7 +20,7 @@ from aiohttp import web
 
 from daemon.elements import Registry
 from daemon.elements.base import Element
-from daemon.errors import BadSignature, NotFound, Outage
+from daemon.errors import BadSignature, Invalid, NotFound, Outage
 from daemon.model import Change, Incoming, Instance, Received, Reply, WebhookEvent
 from daemon.plans import unfilled
 from daemon.store.directory import Directory
@@ -30,6 +30,8 @@ from daemon.store.writer import Intake, Unit, Writer
 log = structlog.get_logger()
 
 PREFIX = "/elements/api-v2"
+
+LONGEST_NAME = 1000  # characters of an object's id or type
 
 
 class Webhooks:
@@ -53,7 +55,7 @@ class Webhooks:
         self._public_url = public_url
         self._timeout = timeout
         self.counts: Counter[str] = Counter()
-        """accepted, duplicate, unknown, ignored, refused: events and requests by what became of them."""
+        """accepted, duplicate: events.  unknown, refused: requests.  ignored, hint: requests, for each instance."""
 
     def routes(self) -> Iterable[web.RouteDef]:
         """The routes, to put into an application."""
@@ -67,8 +69,8 @@ class Webhooks:
         element = self._elements.get(request.match_info["element"])
         incoming = Incoming(
             method=request.method,
-            path=request.path,
-            # As the provider knows the address: a proxy in front may have changed host and scheme.
+            # As the provider wrote them, for it may have signed them; host and scheme a proxy in front may have changed.
+            path=request.rel_url.raw_path,
             url=self._public_url + request.path_qs,
             headers=request.headers,
             query=request.query,
@@ -97,23 +99,26 @@ class Webhooks:
             return challenge
         instances = named if named is not None else self._routed(element, incoming)
         if not instances:
-            # Nobody's: verified all the same where the element itself can, so that strangers learn nothing.
-            received = (
-                element.receive(incoming, None)
-                if named is None and element.routing_key
-                else Received()
-            )
-            self.counts["unknown"] += 1
-            log.info(
-                "webhook of an unknown account", element=element.key, events=len(received.events)
-            )
-            return received.reply
+            return self._unknown(element, incoming)
         unit, reply = await self._unit(element, incoming, instances)
         if unit.intakes:
             receipt = await self._writer.append(unit)
             self.counts["accepted"] += receipt.appended
             self.counts["duplicate"] += receipt.duplicates
         return reply
+
+    def _unknown(self, element: Element, incoming: Incoming) -> Reply:
+        """The answer to what is nobody's: nothing of it is kept.
+
+        A refusal would have the provider give the address up, for all accounts, because one has left us.
+        """
+        self.counts["unknown"] += 1
+        log.info("webhook of an unknown account", element=element.key)
+        try:
+            return element.receive(incoming, None).reply
+        except BadSignature:
+            # Nobody is left whose secret it could be signed with.
+            return Reply()
 
     async def _unit(
         self, element: Element, incoming: Incoming, instances: Sequence[Instance]
@@ -122,6 +127,8 @@ class Webhooks:
         reply: Reply | None = None
         refused: BadSignature | None = None
         for instance in instances:
+            # A body may name thousands, and each is a verification: the others have their turn in between.
+            await asyncio.sleep(0)
             try:
                 received = element.receive(incoming, await self._directory.settings(instance))
             except BadSignature as error:
@@ -133,8 +140,9 @@ class Webhooks:
             ]
             if not instance.notifies or not events:
                 self.counts["ignored"] += 1
-            elif received.hint or _vendor(instance) == "polling":
+            elif _reads_itself(element, instance, received):
                 self._wake_poller(instance.id)
+                self.counts["hint"] += 1
             else:
                 changes = [_change(event) for event in events]
                 intakes.append(Intake(instance.id, changes, raw=received.raw.decode()))
@@ -151,14 +159,15 @@ class Webhooks:
             instance = self._directory.get(decode_id(encoded))
             if instance is None or instance.element_key != element.key:
                 raise NotFound(
-                    f"no instance of {element.key} has the address …/{encoded}; "
+                    f"no instance of {element.key} has the address …/{encoded[:40]}; "
                     "see `webhookUrl` in GET /instances/{id}/events for the right one"
                 )
             return [instance]
         header = incoming.headers.get("Element-Instances")
         if header is None:
             return None
-        found = [self._directory.get(decode_id(part)) for part in header.split(",")]
+        ids = dict.fromkeys(map(decode_id, header.split(",")))
+        found = map(self._directory.get, ids)
         return [
             instance
             for instance in found
@@ -182,21 +191,39 @@ class Webhooks:
         """Whether the event is of this account, and of an object that the instance wants to hear of."""
         if event.route is not None and element.routing_key is not None:
             mine = instance.configuration.get(element.routing_key)
-            if mine is not None and mine != event.route:
+            if mine and mine != event.route:
                 return False
         wanted = instance.configuration.get("event.objects")
         if not wanted or unfilled(wanted):
             return True
-        # `Contact` and `contacts` are the same to those who fill this in.
-        names = {name.strip().lower().rstrip("s") for name in wanted.split(",")}
-        return event.object_type.lower().rstrip("s") in names
+        names = [name for part in wanted.split(",") if (name := part.strip())]
+        spellings = _spellings(event.object_type)
+        return not names or any(spellings & _spellings(name) for name in names)
 
 
-def _vendor(instance: Instance) -> str:
-    return (instance.configuration.get("event.vendor.type") or "").lower()
+def _spellings(name: str) -> set[str]:
+    """*name* and what may be its singular: `Contact` and `contacts` are the same to those who fill this in."""
+    name = name.lower()
+    singular = name.removesuffix("ies") + "y" if name.endswith("ies") else name
+    return {name, name.removesuffix("s"), name.removesuffix("es"), singular}
+
+
+def _reads_itself(element: Element, instance: Instance, received: Received) -> bool:
+    """Whether a poll will show what the webhook speaks of, so that it only has to be hurried on."""
+    vendor = (instance.configuration.get("event.vendor.type") or "").lower()
+    return vendor == "polling" or (received.hint and element.polls and vendor in {"", "both"})
 
 
 def _change(event: WebhookEvent) -> Change:
+    """The event as the log has it; raises `Invalid` for a name that it cannot hold."""
+    for field, text in (("id", event.object_id), ("object type", event.object_type)):
+        # PostgreSQL's text holds no NUL, and its indexes nothing that is very long.
+        if "\0" in text or len(text) > LONGEST_NAME:
+            raise Invalid(
+                {
+                    field: f"of an event should have at most {LONGEST_NAME} characters, none of them NUL"
+                }
+            )
     name = f"{event.object_type}\x00{event.object_id}\x00{event.identity}"
     return Change(
         object_type=event.object_type,

@@ -2,6 +2,7 @@
 
 pollers     which instances are polled, followed through the directory
 poller      one instance: its resources in turn, page by page into the log
+reading     what the configuration asks for, and what an answer holds
 sweep       objects that are no more
 """
 

@@ -8,13 +8,14 @@ The cursor is the provider's time: the latest change seen, or, where records car
 clock when the poll began.  It moves with the entry that ends a poll, after all pages are in the log; a poll
 that breaks off is simply done again.
 
-What goes wrong outside stays here: it is written down with the resource, waits, and grows longer; the other
-resources go on.
+What goes wrong outside stays here: it is written down with the resource, and the wait before it is tried again
+grows; the other resources go on.  A database that is away is nobody's fault: the poll is done again soon.
 """
 
 import asyncio
+import math
 import random
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -24,15 +25,15 @@ import orjson
 import structlog
 
 from daemon.backoff import Exponential
-from daemon.dates import DatePattern
 from daemon.elements.base import Element, Http, Settings
 from daemon.elements.connection import Connection
 from daemon.errors import ConfigError, ElementError, Invalid, Transient
 from daemon.model import Change, ChangeType, Instance, Page
 from daemon.plans import ResourcePlan, compile_plans, fingerprint, refresh_interval
-from daemon.poller.sweep import EPOCH, deleted, deletions, missing
+from daemon.poller.reading import EPOCH, backfill_from, heard, identified, sweep_interval
+from daemon.poller.sweep import SweepRefused, deleted, deletions, missing
 from daemon.store import objects
-from daemon.store.database import AWAY, Pool
+from daemon.store.database import Pool, is_outage
 from daemon.store.directory import Directory
 from daemon.store.writer import Intake, Unit, Writer
 
@@ -45,19 +46,29 @@ ERROR_MOST = 500  # characters of an error that the log keeps
 
 BACKOFF = Exponential(base=15.0, most=3600.0, jitter=0.2)
 
+CLOCKS_DIFFER = timedelta(seconds=2)
+"""By less than this a provider's `Date`, in whole seconds and from a moment ago, may be behind a clock that is right."""
+
+LEAST_PAUSE = 0.05  # seconds between two polls, whatever else says so
+
 OUTAGE_PAUSE = 2.0
 """Seconds until a poll is tried again that broke off because the database is away."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Polling:
-    """What pollers share: their collaborators, and the operator's rules (`[polling]`)."""
+    """What pollers share: their collaborators, and the operator's rules (`[polling]`).
+
+    *turns* bounds the polls that run at a time; of them at most *per_provider* may be at one provider, so
+    that one which is slow does not use up the turns of the others.
+    """
 
     pool: Pool
     writer: Writer
     directory: Directory
     http: Http
     turns: asyncio.Semaphore
+    per_provider: int = 8
     jitter: float = 0.1
     disable_after_failures: int = 100
     sweep_limit: float = 0.5
@@ -99,65 +110,102 @@ class Poller:
         self.interval = refresh_interval(instance.configuration)
         plans = compile_plans(instance.configuration, element.poller_defaults)
         self.resources = {plan.resource: Resource(plan) for plan in plans}
-        self._sweep_every = _minutes(instance.configuration.get("event.poller.sweep_interval"))
         self._woken = asyncio.Event()
+        self._hurry = False
 
-    def wake(self) -> None:
-        """Poll now."""
+    def wake(self, *, hurry: bool = False) -> None:
+        """Poll now; with *hurry* what waits after a failure as well."""
+        self._hurry = self._hurry or hurry
         self._woken.set()
 
-    async def run(self, *, first_after: float) -> None:
-        """Poll, wait, poll again, until cancelled."""
+    async def run(self, *, first_after: float, turns: asyncio.Semaphore) -> None:
+        """Poll, wait, poll again, until cancelled; *turns* are those at its provider."""
+        loop = asyncio.get_running_loop()
         with structlog.contextvars.bound_contextvars(
             instance=self._instance.id, element=self._element.key
         ):
-            pause = first_after
+            due = loop.time() + first_after
+            pause, woken, hurry = first_after, False, False
             while True:
                 try:
                     async with asyncio.timeout(pause):
                         await self._woken.wait()
                 except TimeoutError:
                     pass  # it is time
-                hurry = self._woken.is_set()
+                # What was asked for before a poll broke off is still asked for.
+                woken, hurry = woken or self._woken.is_set(), hurry or self._hurry
                 self._woken.clear()
-                async with self._polling.turns:
-                    pause = await self.poll_once(hurry=hurry)
+                self._hurry = False
+                everything = woken or loop.time() >= due
+                async with turns, self._polling.turns:
+                    ended = await self.poll_once(hurry=hurry, retries_only=not everything)
+                if not ended:
+                    pause = OUTAGE_PAUSE
+                    continue
+                woken = hurry = False
+                if everything:
+                    due = loop.time() + self._usual()
+                pause = max(min(due - loop.time(), self._until_retry()), LEAST_PAUSE)
 
-    async def poll_once(self, *, hurry: bool = False) -> float:
-        """Poll every resource that is due; returns the seconds until the next time.
+    async def poll_once(self, *, hurry: bool = False, retries_only: bool = False) -> bool:
+        """Poll every resource that does not wait after a failure; false when the database went away meanwhile.
 
-        With *hurry*, those that wait after a failure are polled too.
+        With *hurry* those that wait are polled too; with *retries_only* none but those whose wait is over.
         """
         try:
             for row in await objects.cursors(self._polling.pool, self._instance.id):
                 if row["resource"] in self.resources:
                     self.resources[row["resource"]].load(row)
-            settings = await self._polling.directory.settings(self._instance)
-            http = Connection(
-                http=self._polling.http, element=self._element, settings=settings, save=self._save
-            )
-            for resource in self.resources.values():
-                now = self._polling.clock()
-                if not resource.disabled and (
-                    hurry or resource.retry is None or resource.retry <= now
-                ):
-                    await self._poll(resource, http, settings)
-        except AWAY as error:
+            due = [
+                resource
+                for resource in self.resources.values()
+                if not resource.disabled and self._is_due(resource, hurry, retries_only)
+            ]
+            if due:
+                await self._poll_all(due)
+        except Exception as error:
+            if not is_outage(error):
+                raise
             log.warning(
                 "poll broken off, the database is away", error=str(error) or type(error).__name__
             )
-            return OUTAGE_PAUSE
-        return self._pause()
+            return False
+        return True
 
-    def _pause(self) -> float:
+    def _is_due(self, resource: Resource, hurry: bool, retries_only: bool) -> bool:  # noqa: FBT001 — called once, above
+        if resource.retry is None:
+            return not retries_only
+        return hurry or resource.retry <= self._polling.clock()
+
+    async def _poll_all(self, due: list[Resource]) -> None:
+        try:
+            settings = await self._polling.directory.settings(self._instance)
+        except ConfigError as error:
+            # A secret that no key of ours opens: this instance's trouble only.
+            for resource in due:
+                await self._failed(resource, error)
+            return
+        http = Connection(
+            http=self._polling.http, element=self._element, settings=settings, save=self._save
+        )
+        for resource in due:
+            await self._poll(resource, http, settings)
+
+    def _usual(self) -> float:
+        """Seconds from one poll to the next: the interval, a little shorter or longer."""
+        return self.interval * (1 + self._polling.jitter * (self._polling.chance() * 2 - 1))
+
+    def _until_retry(self) -> float:
+        """Seconds until the first of those that wait after a failure is due."""
         now = self._polling.clock()
-        usual = self.interval * (1 + self._polling.jitter * (self._polling.chance() * 2 - 1))
-        retries = [
-            (resource.retry - now).total_seconds()
-            for resource in self.resources.values()
-            if resource.retry is not None and not resource.disabled
-        ]
-        return max(min([usual, *retries]), 0.05)
+        return min(
+            (
+                (resource.retry - now).total_seconds()
+                for resource in self.resources.values()
+                if resource.retry is not None and not resource.disabled
+            ),
+            default=math.inf,
+        )
 
     async def _poll(self, resource: Resource, http: Http, settings: Settings) -> None:
         """One resource, to the end; what goes wrong with the provider is written down, not raised."""
@@ -166,49 +214,37 @@ class Poller:
                 await self._first(resource, http, settings)
             else:
                 await self._next(resource, http, settings)
-        except AWAY:
-            raise
         except Transient as error:
             await self._failed(resource, error, retry_after=error.retry_after)
         except (ElementError, Invalid, ConfigError) as error:
             await self._failed(resource, error)
         except Exception as error:
+            if is_outage(error):
+                raise
             log.exception("poll failed unexpectedly", resource=resource.plan.resource)
             await self._failed(resource, error)
 
     async def _first(self, resource: Resource, http: Http, settings: Settings) -> None:
         """Set the baseline."""
-        plan, instance_id = resource.plan, self._instance.id
-        start = self._backfill_from()
-        # From a little earlier, as every poll asks: what changed just before is thus known, and not taken for new.
-        since = self._polling.clock() - max(OVERLAP, plan.grain) if start is None else start
-        asked: datetime | None = None
-        latest: datetime | None = None
-        found = 0
-        query = plan.query(since, self._polling.clock())
-        resource.path = query.resource
-        async with aclosing(self._element.read(http, settings, query)) as pages:
-            async for page in pages:
-                asked = asked or page.asked
-                latest = _later(latest, plan, page)
-                if start is None:
-                    known = [
-                        (i, fingerprint(record), plan.updated(record))
-                        for i, record in self._identified(plan, page)
-                    ]
-                    if known:
-                        entry = objects.known_entry(instance_id, plan.resource, known)
-                        await self._polling.writer.append(Unit([entry]))
-                    found += len(known)
-                else:
+        plan = resource.plan
+        start = backfill_from(self._instance.configuration)
+        reach = Reach(plan)
+        if start is None:
+            asked, found = await self._know_recent(resource, http, settings)
+        else:
+            asked, found = None, 0
+            query = plan.query(start, self._polling.clock())
+            resource.path = query.resource
+            async with aclosing(heard(self._element.read(http, settings, query))) as pages:
+                async for page in pages:
+                    asked = asked or page.asked
+                    reach.take(page)
                     found += await self._page(resource, page, since=start, baseline=start)
         if not plan.complete:
             # What the question does not show is known by its id, so that its end can be noticed.
             found += await self._know_inventory(resource, http, settings)
         moment = asked or self._polling.clock()
-        resource.cursor = (
-            min(latest, moment) if latest is not None and start is not None else moment
-        )
+        resource.cursor = moment if start is None else reach.upto(moment) or start
         resource.baseline = moment if start is None else start
         resource.swept = moment
         await self._write(
@@ -219,9 +255,47 @@ class Poller:
             polled=moment,
             swept=moment,
         )
+        resource.failures, resource.retry = 0, None
         log.info(
             "baseline taken", resource=plan.resource, objects=found, backfill=start is not None
         )
+
+    async def _know_recent(
+        self, resource: Resource, http: Http, settings: Settings
+    ) -> tuple[datetime | None, int]:
+        """Make known what a question from a little before now shows; when the provider was asked, and how many.
+
+        A little, as every poll asks: what changed just before is not taken for new then.  Where the provider's
+        clock turns out to be behind ours, the question is put once more by its own.
+        """
+        plan, before = resource.plan, max(OVERLAP, resource.plan.grain)
+        since = self._polling.clock() - before
+        asked, found = await self._know_since(resource, http, settings, since)
+        if asked is not None and not plan.complete and asked - before < since - CLOCKS_DIFFER:
+            asked, found = await self._know_since(resource, http, settings, asked - before)
+        return asked, found
+
+    async def _know_since(
+        self, resource: Resource, http: Http, settings: Settings, since: datetime
+    ) -> tuple[datetime | None, int]:
+        plan, found = resource.plan, 0
+        asked: datetime | None = None
+        query = plan.query(since, self._polling.clock())
+        resource.path = query.resource
+        async with aclosing(heard(self._element.read(http, settings, query))) as pages:
+            async for page in pages:
+                asked = asked or page.asked
+                # What is marked as deleted already never was there, as far as anybody here knows.
+                known = [
+                    (i, fingerprint(record), plan.updated(record))
+                    for i, record in identified(plan, page)
+                    if not self._element.deleted(resource.path, record)
+                ]
+                if known:
+                    entry = objects.known_entry(self._instance.id, plan.resource, known)
+                    await self._polling.writer.append(Unit([entry]))
+                found += len(known)
+        return asked, found
 
     async def _next(self, resource: Resource, http: Http, settings: Settings) -> None:
         """Read what changed since the cursor, and what is gone."""
@@ -231,20 +305,27 @@ class Poller:
         asked_since = resource.cursor - max(OVERLAP, plan.grain)
         since = max(asked_since, resource.baseline)
         asked: datetime | None = None
-        latest: datetime | None = None
+        reach = Reach(plan)
+        told = deletions(self._element, http, settings, plan, since)
+        live: set[str] | None = None if told is None else set()
         changed = 0
         query = plan.query(asked_since, self._polling.clock())
         resource.path = query.resource
-        async with aclosing(self._element.read(http, settings, query)) as pages:
+        async with aclosing(heard(self._element.read(http, settings, query))) as pages:
             async for page in pages:
                 asked = asked or page.asked
-                latest = _later(latest, plan, page)
-                changed += await self._page(resource, page, since=since, baseline=resource.baseline)
-        gone, swept = await self._gone(resource, http, settings, asked_since)
-        changed += gone
+                reach.take(page)
+                changed += await self._page(
+                    resource, page, since=since, baseline=resource.baseline, live=live
+                )
+        if told is not None and live is not None:
+            changed += await self._told_gone(plan, told, live)
+            swept = False
+        else:
+            gone, swept = await self._sweep(resource, http, settings)
+            changed += gone
         moment = asked or self._polling.clock()
-        # A record dated in the future must not carry the cursor past what is still to come.
-        reached = max(resource.cursor, moment if latest is None else min(latest, moment))
+        reached = max(resource.cursor, reach.upto(moment) or resource.cursor)
         if changed or resource.failures or (swept and resource.allow_sweep):
             resource.cursor = reached
             await self._write(
@@ -254,6 +335,7 @@ class Poller:
                 polled=moment,
                 swept=moment if swept else None,
             )
+        if changed:
             log.info("poll found changes", resource=plan.resource, changes=changed)
         if swept:
             resource.swept = moment
@@ -266,27 +348,38 @@ class Poller:
         )
 
     async def _page(
-        self, resource: Resource, page: Page, *, since: datetime, baseline: datetime
+        self,
+        resource: Resource,
+        page: Page,
+        *,
+        since: datetime,
+        baseline: datetime,
+        live: set[str] | None = None,
     ) -> int:
-        """Append what of *page* is news; how many changes that were."""
+        """Append what of *page* is news; how many changes that were.  Adds to *live* the ids that exist."""
         plan = resource.plan
-        records = self._identified(plan, page)
-        known = await objects.known(
+        records = identified(plan, page)
+        rows = await objects.known(
             self._polling.pool,
             self._instance.id,
             plan.resource,
             [object_id for object_id, _ in records],
         )
+        # Followed through the page: pages that shift show a record twice.
+        known = {i: (row["fingerprint"], row["deleted"]) for i, row in rows.items()}
         changes: list[Change] = []
         for object_id, record in records:
-            mark, before = fingerprint(record), known.get(object_id)
-            gone = before is not None and before["deleted"]
-            there = before is not None and not gone
+            mark = fingerprint(record)
+            before, gone = known.get(object_id, (None, False))
+            there = object_id in known and not gone
             if self._element.deleted(resource.path, record):
-                if there:
+                if there or (object_id not in known and _was_there(plan, record, since, baseline)):
                     changes.append(deleted(plan, object_id, plan.updated(record)))
+                    known[object_id] = (None, True)
                 continue
-            if before is not None and not gone and before["fingerprint"] == mark:
+            if live is not None:
+                live.add(object_id)
+            if there and before == mark:
                 continue
             dates = plan.dates(record)
             if dates.unreadable:
@@ -308,6 +401,7 @@ class Poller:
                 continue
             if gone:
                 change = ChangeType.CREATED  # it is back
+            known[object_id] = (mark, False)
             data = orjson.dumps(record)
             changes.append(
                 Change(plan.resource, object_id, change, plan.updated(record), mark, data)
@@ -319,26 +413,35 @@ class Poller:
         )
         return receipt.appended
 
-    async def _gone(
-        self, resource: Resource, http: Http, settings: Settings, since: datetime
-    ) -> tuple[int, bool]:
-        """Append the deletions since the last time; how many, and whether an inventory was taken."""
+    async def _told_gone(
+        self, plan: ResourcePlan, told: AsyncGenerator[list[str]], live: set[str]
+    ) -> int:
+        """Append the deletions that the provider tells; how many.
+
+        Those *live* in the same poll came back since, or went only now: then the next poll is told so again.
+        One that is not known may be older than the baseline, whose polls showed only what was new.
+        """
+        count = 0
+        async with aclosing(told):
+            async for ids in told:
+                known = await objects.known(
+                    self._polling.pool, self._instance.id, plan.resource, ids
+                )
+                news = [
+                    i
+                    for i in ids
+                    if i not in live
+                    and (not known[i]["deleted"] if i in known else not plan.complete)
+                ]
+                count += await self._delete(plan, news)
+        return count
+
+    async def _sweep(self, resource: Resource, http: Http, settings: Settings) -> tuple[int, bool]:
+        """Append what an inventory shows to be gone; how many, and whether one was taken."""
         plan, pool = resource.plan, self._polling.pool
-        told = deletions(self._element, http, settings, plan, since)
-        if told is not None:
-            count = 0
-            async with aclosing(told):
-                async for ids in told:
-                    known = await objects.known(pool, self._instance.id, plan.resource, ids)
-                    count += await self._delete(
-                        plan, [i for i in ids if i in known and not known[i]["deleted"]]
-                    )
-            return count, False
+        every = sweep_interval(self._instance.configuration)
         now = self._polling.clock()
-        if (
-            resource.swept is not None
-            and (now - resource.swept).total_seconds() < self._sweep_every
-        ):
+        if resource.swept is not None and (now - resource.swept).total_seconds() < every:
             return 0, False
         left = await missing(
             self._element,
@@ -363,9 +466,9 @@ class Poller:
         pages = self._element.inventory(http, settings, plan.query(EPOCH, EPOCH).resource)
         if pages is None:
             return 0
-        async with aclosing(pages):
-            async for page in pages:
-                found = self._identified(plan, page)
+        async with aclosing(heard(pages)) as answers:
+            async for page in answers:
+                found = identified(plan, page)
                 there = await objects.known(
                     self._polling.pool,
                     self._instance.id,
@@ -384,27 +487,6 @@ class Poller:
                 count += len(fresh)
         return count
 
-    def _identified(self, plan: ResourcePlan, page: Page) -> list[tuple[str, dict[str, object]]]:
-        found = [(plan.object_id(record), record) for record in page.records]
-        nameless = sum(object_id is None for object_id, _ in found)
-        if nameless:
-            log.warning(
-                "records without an id", resource=plan.resource, records=nameless,
-                remedy=f"idField of {plan.resource} in event.poller.configuration leads to nothing in them",
-            )  # fmt: skip
-        return [(object_id, record) for object_id, record in found if object_id is not None]
-
-    def _backfill_from(self) -> datetime | None:
-        """From when the first poll tells, None when it only sets the baseline."""
-        wanted = (self._instance.configuration.get("event.poller.backfill") or "").strip()
-        if wanted.lower() in {"", "false"}:
-            return None
-        return (
-            EPOCH
-            if wanted.lower() == "true"
-            else DatePattern.compile("yyyy-MM-dd'T'HH:mm:ssXXX").parse(wanted)
-        )
-
     async def _failed(
         self, resource: Resource, error: Exception, *, retry_after: float | None = None
     ) -> None:
@@ -421,7 +503,10 @@ class Poller:
             pause = max(pause, self.interval)
         resource.retry = self._polling.clock() + timedelta(seconds=pause)
         kind = "poll.failed"
-        if resource.failures >= self._polling.disable_after_failures:
+        if isinstance(error, SweepRefused):
+            # It asks a person; what the polls themselves find goes on meanwhile.
+            resource.retry = self._polling.clock() + timedelta(seconds=self.interval)
+        elif resource.failures >= self._polling.disable_after_failures:
             kind, resource.disabled = "poll.disabled", True
             log.error(
                 "polling disabled",
@@ -445,18 +530,36 @@ class Poller:
         self._polling.directory.forget_settings(self._instance.id)
 
 
-def _later(latest: datetime | None, plan: ResourcePlan, page: Page) -> datetime | None:
-    moments = [moment for moment in map(plan.updated, page.records) if moment is not None]
-    return max(moments if latest is None else [latest, *moments], default=None)
+def _was_there(
+    plan: ResourcePlan, record: dict[str, object], since: datetime, baseline: datetime
+) -> bool:
+    """Whether an unknown *record*, marked as deleted, is news: it was there before, and no poll had a reason to show it."""
+    dates = plan.dates(record)
+    if plan.complete or dates.updated is None or dates.updated.moment < since:
+        return False
+    return dates.created is not None and dates.created.moment < baseline
 
 
-def _minutes(text: str | None) -> float:
-    """`event.poller.sweep_interval` in seconds; 0, with every poll, unless it is given."""
-    if not text:
-        return 0.0
-    try:
-        return max(float(text), 0.0) * 60
-    except ValueError:
-        raise Invalid(
-            {"event.poller.sweep_interval": f"is {text!r}, but should be a number of minutes"}
-        ) from None
+class Reach:
+    """How far a poll has read: the latest change that it saw.
+
+    A record dated in the future does not count: it must not carry the cursor past what is still to come.
+    """
+
+    def __init__(self, plan: ResourcePlan) -> None:
+        self._plan = plan
+        self._dated = False
+        self._latest: datetime | None = None
+
+    def take(self, page: Page) -> None:
+        """Count the records of *page*."""
+        dates = [date for date in map(self._plan.updated, page.records) if date is not None]
+        self._dated = self._dated or bool(dates)
+        past = [date for date in dates if date <= page.asked]
+        self._latest = max(past if self._latest is None else [self._latest, *past], default=None)
+
+    def upto(self, asked: datetime) -> datetime | None:
+        """The cursor; *asked*, when the poll began, where records have no dates; None where all are in the future."""
+        if self._latest is not None:
+            return min(self._latest, asked)
+        return None if self._dated else asked

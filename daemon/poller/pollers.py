@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -25,6 +26,11 @@ class Pollers:
         self._running: dict[int, tuple[Poller, asyncio.Task[None]]] = {}
         self._revisions: dict[int, int] = {}
         self._changed = polling.directory.watch()
+        # Each lives as long as somebody holds or awaits it.
+        self._alone: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+        self._turns: WeakValueDictionary[tuple[str, str | None], asyncio.Semaphore] = (
+            WeakValueDictionary()
+        )
 
     async def run(self) -> None:
         """Keep a poller running for every instance that wants one, until cancelled."""
@@ -38,10 +44,13 @@ class Pollers:
                 self._changed.clear()
                 self._follow(group)
 
-    def wake(self, instance_id: int) -> None:
-        """Poll that instance now, if it is polled at all."""
+    def wake(self, instance_id: int, *, hurry: bool = False) -> None:
+        """Poll that instance now, if it is polled at all; with *hurry* what waits after a failure as well.
+
+        A hint of the provider is no reason to hurry: it may have asked for that wait itself.
+        """
         if (running := self._running.get(instance_id)) is not None:
-            running[0].wake()
+            running[0].wake(hurry=hurry)
 
     def __len__(self) -> int:
         return len(self._running)
@@ -77,5 +86,15 @@ class Pollers:
             return
         if poller is None or not poller.resources:
             return
-        task = group.create_task(poller.run(first_after=first_after), name=f"poll {instance.id}")
+        task = group.create_task(
+            self._run(instance, poller, first_after), name=f"poll {instance.id}"
+        )
         self._running[instance.id] = (poller, task)
+
+    async def _run(self, instance: Instance, poller: Poller, first_after: float) -> None:
+        """Run *poller* as soon as the one before it has ended: that may still be saving a refreshed token."""
+        alone = self._alone.setdefault(instance.id, asyncio.Lock())
+        provider = (instance.element_key, instance.configuration.get("base.url"))
+        turns = self._turns.setdefault(provider, asyncio.Semaphore(self._polling.per_provider))
+        async with alone:
+            await poller.run(first_after=first_after, turns=turns)

@@ -8,7 +8,7 @@ data, or an account that lost a permission, looks just like a mass deletion.
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from datetime import UTC, datetime
+from datetime import datetime
 from hashlib import blake2b
 
 import orjson
@@ -17,11 +17,10 @@ from daemon.elements.base import Element, Http, Settings
 from daemon.errors import Refused
 from daemon.model import Change, ChangeType
 from daemon.plans import ResourcePlan
+from daemon.poller.reading import EPOCH, elements_fault, heard, identified
 
 BRAKE_LEAST = 10
 """So few deletions at once are never too many."""
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 ASK_MOST = 200
 """Objects for which the provider is asked one by one; beyond, the inventory's word is taken."""
@@ -52,9 +51,9 @@ def deletions(
         return None
 
     async def ids() -> AsyncGenerator[list[str]]:
-        async with aclosing(pages):
-            async for page in pages:
-                yield [i for i in map(plan.object_id, page.records) if i is not None]
+        async with aclosing(heard(pages)) as answers:
+            async for page in answers:
+                yield [object_id for object_id, _ in identified(plan, page)]
 
     return ids()
 
@@ -79,9 +78,9 @@ async def missing(
     if pages is None:
         return None
     left = set(known)
-    async with aclosing(pages):
-        async for page in pages:
-            left.difference_update(i for i in map(plan.object_id, page.records) if i is not None)
+    async with aclosing(heard(pages)) as answers:
+        async for page in answers:
+            left.difference_update(object_id for object_id, _ in identified(plan, page))
     if len(left) > BRAKE_LEAST and len(left) > limit * len(known) and not allowed:
         raise SweepRefused(
             f"a sweep of {plan.resource} found {len(left)} of {len(known)} known objects gone, more than the share "
@@ -89,8 +88,9 @@ async def missing(
         )
     if len(left) > ASK_MOST:
         return sorted(left)
-    return [
-        object_id
-        for object_id in sorted(left)
-        if await element.gone(http, settings, resource, object_id) is not False
-    ]
+    with elements_fault():
+        return [
+            object_id
+            for object_id in sorted(left)
+            if await element.gone(http, settings, resource, object_id) is not False
+        ]

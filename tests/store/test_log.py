@@ -140,9 +140,9 @@ def test_the_daemon_may_not_touch_the_schema(dsn: str, run: Any) -> None:
 def test_a_partition_is_like_the_others(dsn: str, run: Any) -> None:
     """A partition made later has the constraints, indexes and triggers of the first."""
     parts = """
-    SELECT (SELECT array_agg(pg_get_constraintdef(oid) ORDER BY 1) FROM pg_constraint WHERE conrelid = $1::regclass),
+    SELECT (SELECT array_agg(pg_get_constraintdef(oid) ORDER BY pg_get_constraintdef(oid)) FROM pg_constraint WHERE conrelid = $1::regclass),
            (SELECT count(*) FROM pg_index WHERE indrelid = $1::regclass),
-           (SELECT array_agg(tgname::text ORDER BY 1) FROM pg_trigger WHERE tgrelid = $1::regclass)
+           (SELECT array_agg(tgname::text ORDER BY tgname) FROM pg_trigger WHERE tgrelid = $1::regclass)
     """
 
     async def main() -> None:
