@@ -57,6 +57,10 @@ ci: check test ## check and test
 bench: $(READY) ## measure deliveries and ingest on this machine
 	@$(BIN)/python tests/bench/run.py $(BENCH_ARGS)
 
+.PHONY: faults
+faults: $(READY) ## break it in every way for half an hour and count (FAULTS_ARGS="--only kills --kills 50")
+	@PYTHONPATH=tests $(BIN)/python -m faults --out build/faults.json $(FAULTS_ARGS)
+
 .PHONY: clean
 clean: ## remove what was made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

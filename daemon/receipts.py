@@ -9,6 +9,7 @@ Whatever is not exactly an answer says nothing about any id: it is never taken f
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -46,6 +47,23 @@ class Receipts:
     def __post_init__(self) -> None:
         if both := self.received & self.unknown:
             raise ValueError(f"{len(both)} ids are both received and unknown")
+
+
+def problem(value: str) -> str | None:
+    """What is wrong with *value* as `event.notification.receipts`; None when it can be taken.
+
+    Whether a URL may be sent to is for the outbound policy to say, as with a callback's.
+    """
+    text = value.strip()
+    if text.lower() in {"", "true", "false"}:
+        return None
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname)
+        usable = usable and "@" not in parts.netloc  # a password stands in settings of its own
+    except ValueError:
+        usable = False
+    return None if usable else "should be true, false or the URL (https://…) to ask"
 
 
 def is_receipts(content_type: str | None) -> bool:

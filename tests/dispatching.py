@@ -11,6 +11,7 @@ from heart import opening, until
 
 from daemon.backoff import Schedule
 from daemon.dispatcher import Delivery, Dispatcher
+from daemon.dispatcher.handshake import Handshakes
 from daemon.dispatcher.lane import Rules
 from daemon.store import database, deliveries, log
 from daemon.store.database import Pool
@@ -226,6 +227,7 @@ async def dispatching(
     drain: float = 2.0,
     writer_dsn: str | None = None,
     early: Unit | None = None,
+    handshakes: Handshakes | None = None,
 ) -> AsyncIterator[World]:
     """A writer, a directory that follows it and a dispatcher, stopped cleanly at the end unless they were before.
 
@@ -266,6 +268,7 @@ async def dispatching(
             ),
             clock=clock,
             chance=lambda: 0.5,
+            handshakes=handshakes,
         )
         world = World(pool, writer, directory, dispatcher, receiver, clock)
         world._tasks.append(asyncio.create_task(writer.run()))

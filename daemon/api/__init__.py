@@ -1,7 +1,8 @@
 """The REST API: instances of elements, their configuration, what they told.
 
     auth           who makes a request           context     what the handlers work with
-    instances      configuration  events  elements  root     the handlers, by what they are about
+    instances      configuration  events  deliveries  queue  elements  root   the handlers, by what they are about
+    redelivery     arrivals                                  what deliveries are made to do; who waits for events
     bodies         requests  parameters  markup              what comes in, and how it is read
     changes        provision                                 what an instance becomes: checks, secrets, entries
     blocks         paging  errors  cors                      what goes out
@@ -16,7 +17,8 @@ from collections.abc import Iterable
 import orjson
 from aiohttp import web
 
-from daemon.api import configuration, elements, events, instances, root
+from daemon.api import configuration, deliveries, elements, events, instances, queue, root
+from daemon.api.arrivals import Arrivals
 from daemon.api.context import CONTEXT, Context
 from daemon.api.openapi import document
 from daemon.api.operations import PREFIX
@@ -25,11 +27,13 @@ OPERATIONS = (
     *instances.OPERATIONS,
     *configuration.OPERATIONS,
     *events.OPERATIONS,
+    *deliveries.OPERATIONS,
+    *queue.OPERATIONS,
     *elements.OPERATIONS,
     *root.OPERATIONS,
 )
 
-__all__ = ["CONTEXT", "OPERATIONS", "PREFIX", "Context", "install", "routes"]
+__all__ = ["CONTEXT", "OPERATIONS", "PREFIX", "Arrivals", "Context", "install", "routes"]
 
 
 def routes() -> Iterable[web.RouteDef]:
@@ -42,3 +46,9 @@ def install(app: web.Application, context: Context, *, version: str) -> None:
     app[CONTEXT] = context
     app[root.DOCUMENT] = orjson.dumps(document(OPERATIONS, version=version, url=context.public_url))
     app.add_routes(routes())
+
+    async def let_go(app: web.Application) -> None:
+        """Answer the long polls: the server must not wait for them when it stops."""
+        context.arrivals.close()
+
+    app.on_shutdown.append(let_go)

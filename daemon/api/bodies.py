@@ -208,6 +208,7 @@ class Event(Block):
     """A stored event: what came from the provider, and what the application was told."""
 
     id: str
+    position: int
     event_date: str
     status: Literal["NEW", "RECEIVED", "DISPATCHED", "CONSUMED", "NOTIFIED"]
     provider_data: str
@@ -215,6 +216,86 @@ class Event(Block):
     event_element_instances: list[EventInstance]
     encoded_id: str
     webhook_url: str
+
+
+class Redrive(Form):
+    """Which deliveries to send again: those of `ids`, else all with a `status` (`dead`), settled `since` then."""
+
+    status: Annotated[list[Text] | None, Field(max_length=10), BeforeValidator(_list)] = None
+    since: Text | None = None
+    ids: Annotated[list[Text] | None, Field(max_length=500)] = None
+
+
+class Decision(Form):
+    """What to do with a delivery: `retrying` sends it again, `delivered` and `dead` settle it."""
+
+    status: Literal["retrying", "delivered", "dead"] = "retrying"
+
+
+DeliveryStatus = Literal[
+    "pending", "in_flight", "waiting", "retrying", "in_doubt", "held", "delivered", "dead"
+]
+
+
+class DeliveryBlock(Block):
+    """What became of an event at the instance's callback.
+
+    `possiblyDelivered`: an attempt may have been accepted without our knowing.
+    """
+
+    event_id: str
+    instance_id: int
+    position: int
+    status: DeliveryStatus
+    attempts: int
+    next_try_date: str | None
+    settled_date: str | None
+    response_status: int | None
+    error: str | None
+    possibly_delivered: bool
+
+
+class DeliveryRequest(Block):
+    """What is sent: headers that carry secrets are shown as `********`."""
+
+    url: str | None
+    headers: dict[str, str]
+    body: str
+
+
+class DeliveryAttempt(Block):
+    """One attempt: `error` holds what the receiver answered; `led` is the status that it led to."""
+
+    attempt: int
+    date: str
+    response_status: int | None
+    error: str | None
+    led: str
+
+
+class WholeDelivery(DeliveryBlock):
+    """A delivery with its request and every attempt that did not succeed at once."""
+
+    request: DeliveryRequest
+    history: list[DeliveryAttempt]
+
+
+class Redriven(Block):
+    """How many deliveries are sent again; `more`: there are others, ask again; `enabled`: the callback was brought back."""
+
+    retried: int
+    more: bool
+    enabled: bool
+
+
+class QueuedDelivery(Block):
+    """A delivery, as the documented API's queue shows it."""
+
+    notification_id: str
+    subscription_id: int
+    status: Literal["created", "delivered", "notified", "retry", "queued"]
+    created_date: str | None
+    updated_date: str | None
 
 
 class PollerRecord(Block):

@@ -1,6 +1,7 @@
 """What an instance becomes: the element, name, tags and configuration that a body asks for, and the unit that says so."""
 
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 
 from daemon.api.bodies import NewInstance
 from daemon.api.context import Context
@@ -9,6 +10,7 @@ from daemon.api.provision import provision, refuse_masks
 from daemon.elements.base import Element
 from daemon.errors import Invalid, NotFound
 from daemon.model import MASK, Instance
+from daemon.notifications.signing import rotate
 from daemon.store import instances as store
 from daemon.store.writer import Unit
 
@@ -42,6 +44,7 @@ async def change(
     """Make *now* an instance with the configuration *wanted*, where `********` is the secret that it has."""
     settings = await context.directory.settings(now)
     clear = {key: settings.get(key) if value == MASK else value for key, value in wanted.items()}
+    clear = rotate(settings, clear, datetime.now(UTC))
     made = await provision(context, element, clear, code)
     # A secret that did not change is not written: the poller may have put a fresher token there meanwhile.
     secrets: dict[str, str | None] = {k: v for k, v in made.secrets.items() if settings.get(k) != v}

@@ -8,6 +8,7 @@ from weakref import WeakValueDictionary
 
 from aiohttp import web
 
+from daemon.api.arrivals import Arrivals
 from daemon.elements import Registry
 from daemon.elements.base import Http
 from daemon.errors import NotFound, Outage
@@ -36,10 +37,12 @@ class _Locks:
 class Context:
     """The collaborators of all handlers.
 
+    *arrivals* is to be told when something was appended (`look`), here or by another process.
     *http* is the plain client for providers; *public_url* is where the world reaches this daemon, without a
     slash at its end.
     """
 
+    arrivals: Arrivals
     pool: Pool
     keys: Keys
     writer: Writer

@@ -15,7 +15,9 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from daemon.api.arrivals import TooManyWaiting
 from daemon.api.auth import Unauthenticated
+from daemon.api.redelivery import Settled
 from daemon.api.requests import request_id
 from daemon.errors import BadSignature, Invalid, NotFound, Outage, Refused, Transient
 from daemon.store.database import OUTAGE
@@ -30,6 +32,8 @@ _CALLERS: dict[type[Exception], int] = {
     Unauthenticated: 401,
     BadSignature: 401,
     NotFound: 404,
+    Settled: 409,
+    TooManyWaiting: 429,
 }
 """What the caller can mend, and how it is said."""
 
@@ -68,7 +72,7 @@ async def middleware(request: web.Request, handler: Handler) -> web.StreamRespon
         if error.status < 400:  # noqa: PLR2004 — a redirect is no error
             raise
         return _of_http(request, error)
-    except (Invalid, Unauthenticated, BadSignature, NotFound) as error:
+    except tuple(_CALLERS) as error:
         return _of_caller(request, error)
     except Refused as error:  # and Unauthorized: 401 would speak of the caller's own secrets
         return answer(request, 400, "the provider did not accept this", provider=str(error))
@@ -84,12 +88,13 @@ async def middleware(request: web.Request, handler: Handler) -> web.StreamRespon
 
 def _of_caller(request: web.Request, error: Exception) -> web.Response:
     status = next(status for kind, status in _CALLERS.items() if isinstance(error, kind))
+    headers = {401: {"WWW-Authenticate": 'User realm="tidings"'}, 429: {"Retry-After": RETRY_AFTER}}
     return answer(
         request,
         status,
         str(error),
         fields=error.problems if isinstance(error, Invalid) else None,
-        headers={"WWW-Authenticate": 'User realm="tidings"'} if status == 401 else None,  # noqa: PLR2004 — HTTP's Unauthorized, which must say how
+        headers=headers.get(status),
     )
 
 

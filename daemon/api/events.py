@@ -1,5 +1,6 @@
 """What instances told: stored events, and how far the polling of each resource is."""
 
+import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,23 +12,46 @@ from daemon.api import blocks, paging
 from daemon.api.auth import caller, instance_of
 from daemon.api.bodies import Event, PollerRecord
 from daemon.api.context import CONTEXT, Context
-from daemon.api.operations import Operation, of_instance
+from daemon.api.operations import Operation, Parameter, of_instance
 from daemon.api.provision import plans_of
 from daemon.errors import Invalid, NotFound
-from daemon.model import Instance
+from daemon.model import Change, ChangeType, Instance
 from daemon.plans import ResourcePlan, refresh_interval
 from daemon.store import deliveries, log, objects
 from daemon.store.deliveries import StoredEvent
 from daemon.store.instances import encode_id
+from daemon.store.writer import Intake, Unit
 
 MOST = 200
 """Events on one page: each holds the provider's whole body."""
 
+WAIT_MOST = 60
+"""Seconds that a request may wait for an event."""
+
+PULL = (
+    Parameter(
+        "after",
+        "A position of the log: events after it, in the order of the log; 0 for all.  Without it, newest first.",
+        "integer",
+    ),
+    Parameter("limit", f"With after: how many at most, 1 to {MOST}.", "integer"),
+    Parameter(
+        "wait",
+        f"With after: seconds to wait for an event when there is none, 0 to {WAIT_MOST}.",
+        "integer",
+    ),
+)
+
 
 async def every(request: web.Request) -> web.Response:
-    """GET …/events: newest first."""
+    """GET …/events: newest first; with `after`, in the order of the log."""
     _, instance = await instance_of(request)
     context = request.app[CONTEXT]
+    if "after" in request.query:
+        return await _pull(request, context, instance)
+    for name in ("limit", "wait"):
+        if name in request.query:
+            raise Invalid({name: "goes with after; without, pageSize says how many"})
     asked = paging.asked(request, most=MOST)
     found = await deliveries.events(context.pool, instance.id, before=asked.mark, limit=asked.size)
     token = asked.token(found[-1].position) if len(found) == asked.size else None
@@ -39,6 +63,53 @@ async def every(request: web.Request) -> web.Response:
             "Elements-Encoded-Id": encode_id(instance.id),
         },
     )
+
+
+async def _pull(request: web.Request, context: Context, instance: Instance) -> web.Response:
+    after = _number(request, "after", 0, 2**62 - 1, usual=0)
+    limit = _number(request, "limit", 1, MOST, usual=MOST)
+    wait = _number(request, "wait", 0, WAIT_MOST, usual=0)
+    found = await deliveries.next_events(context.pool, instance.id, after=after, limit=limit)
+    if not found and wait:
+        await context.arrivals.wait(instance.id, after, wait)
+        found = await deliveries.next_events(context.pool, instance.id, after=after, limit=limit)
+    return blocks.respond(
+        [_event(context, instance, one) for one in found],
+        headers={
+            **paging.headers(returned=len(found)),
+            "Elements-Next-Position": str(found[-1].position if found else after),
+        },
+    )
+
+
+def _number(request: web.Request, name: str, least: int, most: int, *, usual: int) -> int:
+    text = request.query.get(name)
+    number = usual if text is None else paging.whole(text)
+    if number is None or not least <= number <= most:
+        raise Invalid({name: f"should be a whole number from {least} to {most}"})
+    return number
+
+
+async def test(request: web.Request) -> web.Response:
+    """POST …/events/test: append an event that means nothing, and goes the whole way."""
+    who, instance = await instance_of(request)
+    context = request.app[CONTEXT]
+    name = secrets.token_hex(8)
+    change = Change(
+        object_type="test",
+        object_id=name,
+        change=ChangeType.UNKNOWN,
+        changed=None,
+        fingerprint=secrets.token_bytes(16),
+    )
+    raw = orjson.dumps({"test": True, "id": name, "requestedBy": who.account.name}).decode()
+    receipt = await context.writer.append(Unit(intakes=[Intake(instance.id, [change], raw=raw)]))
+    if not receipt.appended:
+        raise NotFound(f"instance {instance.id} was deleted")
+    found = await deliveries.next_events(
+        context.pool, instance.id, after=receipt.position - 1, limit=1
+    )
+    return blocks.respond(_event(context, instance, found[0]))
 
 
 async def show(request: web.Request) -> web.Response:
@@ -147,6 +218,7 @@ def _event(context: Context, instance: Instance, stored: StoredEvent) -> dict[st
         ]
     return {
         "id": stored.id,
+        "position": stored.position,
         "eventDate": date,
         "status": stored.status,
         "providerData": stored.raw,
@@ -181,11 +253,21 @@ OPERATIONS = (
         "/events",
         handler=every,
         name="getEvents",
-        summary="The stored events of an instance, newest first.",
+        summary="The stored events of an instance, newest first, or after a position.",
         tag="events",
-        query=paging.PARAMETERS,
+        query=(*paging.PARAMETERS, *PULL),
         block=list[Event],
         paged=True,
+        statuses=(429,),
+    ),
+    *of_instance(
+        "POST",
+        "/events/test",
+        handler=test,
+        name="testEvents",
+        summary="Append a test event, which is delivered as any other is.",
+        tag="events",
+        block=Event,
     ),
     *of_instance(
         "GET",

@@ -16,8 +16,10 @@ _ERRORS = {
     401: "The Authorization header is missing, cannot be read or is not valid.",
     404: "There is no such thing, or it is not the caller's.",
     408: "The body did not arrive in time.",
+    409: "It cannot be done as things are now; the message says why.",
     413: "The body is too large.",
     415: "The body is not JSON.",
+    429: "Too many requests wait for events; see Retry-After.",
     500: "Something went wrong here.",
     502: "The provider cannot answer now.",
     503: "The database is away, or the provider asks for a pause; see Retry-After.",
@@ -40,6 +42,7 @@ _SECURITY = {
 _PAGE_HEADERS = {
     "Elements-Returned-Count": ("How many entries this page has.", "integer"),
     "Elements-Total-Count": ("How many there are on all pages, where that is known.", "integer"),
+    "Elements-Next-Position": ("Of events after a position: send it back as after.", "integer"),
     "Elements-Next-Page-Token": ("Send it back as nextPage; absent on the last page.", "string"),
 }
 

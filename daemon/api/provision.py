@@ -12,18 +12,24 @@ from typing import Any
 
 import orjson
 
+from daemon import receipts
 from daemon.api.context import Context
 from daemon.api.parameters import known
 from daemon.elements.base import Element
 from daemon.errors import Invalid
 from daemon.model import MASK
+from daemon.notifications import FORMATS, signing
 from daemon.plans import ResourcePlan, compile_plans, refresh_interval
+from daemon.signatures import signing_key
 
 TOKEN = "element.token"  # noqa: S105 — the name under which the vault has the element token
 CALLBACK = "event.notification.callback.url"
 ENABLED = "event.notification.enabled"
 VENDOR = "event.vendor.type"
 OBJECTS = "event.objects"
+
+RATE_MOST = 10_000  # deliveries a second
+CONCURRENCY_MOST = 100  # deliveries to one callback at once
 
 LARGEST = 1024 * 1024  # bytes of a configuration; every entry about the instance holds all of it
 MOST_KEYS = 1000
@@ -134,9 +140,9 @@ async def provision(
 def is_secret(element: Element, key: str, value: str) -> bool:
     """Whether *value* belongs in the vault: the element says so, its name sounds so, or it is a URL with a password.
 
-    Never what webhooks are routed by, which has to be compared.
+    Never what webhooks are routed by, which has to be compared, nor when the signature key was replaced.
     """
-    if key == element.routing_key:
+    if key in {element.routing_key, signing.ROTATED}:
         return False
     if key in element.secrets or any(one.secret for one in known(element) if one.key == key):
         return True
@@ -250,6 +256,54 @@ def _check_type(context: Context, element: Element, value: str) -> str | None:
     return None if value in {"", "webhook"} or placeholder(value) else "should be webhook"
 
 
+def _check_format(context: Context, element: Element, value: str) -> str | None:
+    known_ones = ", ".join(sorted(FORMATS))
+    return None if not value or value in FORMATS else f"should be one of {known_ones}"
+
+
+def _check_redelivery(context: Context, element: Element, value: str) -> str | None:
+    return None if value.lower() in {"", "resend", "hold"} else "should be resend or hold"
+
+
+def _check_receipts(context: Context, element: Element, value: str) -> str | None:
+    wrong = receipts.problem(value)
+    if wrong is not None or value.strip().lower() in {"", "true", "false"}:
+        return wrong
+    problem = context.addresses.check_url(value.strip())
+    return None if problem is None else f"the URL {problem}"
+
+
+def _check_rate(context: Context, element: Element, value: str) -> str | None:
+    try:
+        usable = not value or 0 <= float(value) <= RATE_MOST
+    except ValueError:
+        usable = False
+    sentence = f"should be deliveries a second, 0 (no limit) to {RATE_MOST}"
+    return None if usable else sentence
+
+
+def _check_concurrency(context: Context, element: Element, value: str) -> str | None:
+    whole = value.isascii() and value.isdecimal() and len(value) <= len(str(CONCURRENCY_MOST))
+    usable = not value or (whole and 1 <= int(value) <= CONCURRENCY_MOST)
+    return None if usable else f"should be a whole number, 1 to {CONCURRENCY_MOST}"
+
+
+def _check_key(context: Context, element: Element, value: str) -> str | None:
+    try:
+        signing_key(value or "none")
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _check_overlap(context: Context, element: Element, value: str) -> str | None:
+    return signing.overlap_problem(value)
+
+
+def _check_rotated(context: Context, element: Element, value: str) -> str | None:
+    return signing.rotated_problem(value)
+
+
 def _methods(element: Element) -> str:
     names: Sequence[str] = [
         n for n, has in (("polling", element.polls), ("webhooks", element.hooks)) if has
@@ -262,4 +316,12 @@ _CHECKS = {
     ENABLED: _check_enabled,
     VENDOR: _check_vendor,
     "event.notification.type": _check_type,
+    "event.notification.format": _check_format,
+    "event.notification.redelivery": _check_redelivery,
+    "event.notification.receipts": _check_receipts,
+    "event.notification.rate": _check_rate,
+    "event.notification.concurrency": _check_concurrency,
+    signing.KEY: _check_key,
+    signing.OVERLAP: _check_overlap,
+    signing.ROTATED: _check_rotated,
 }

@@ -45,10 +45,15 @@ class App:
         return config.load(self.config_file(), os.environ)
 
     @asynccontextmanager
-    async def base(self, settings: Config | None = None) -> AsyncGenerator[service.Base]:
-        """The log, opened as the configuration says.  Raises `ConfigError`, or `Outage` then and inside."""
+    async def base(
+        self, settings: Config | None = None, *, opened: bool = True
+    ) -> AsyncGenerator[service.Base]:
+        """The log, opened as the configuration says.  Raises `ConfigError`, or `Outage` then and inside.
+
+        With *opened* false, a new log stays empty.
+        """
         try:
-            async with service.open_base(settings or self.config()) as base:
+            async with service.open_base(settings or self.config(), opened=opened) as base:
                 yield base
         except BrokenPipeError:
             raise  # whoever read our output has gone; that is no outage

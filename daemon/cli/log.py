@@ -1,4 +1,4 @@
-"""`tidings log`: the record of everything, read."""
+"""`tidings log`: the record of everything, read, carried out and in."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ import orjson
 from daemon.cli import entries
 from daemon.cli.app import App, Verbs, json_option, pass_app
 from daemon.cli.display import shown
+from daemon.cli.transfer import export_log, import_log
 from daemon.errors import NotFound
 from daemon.store import database
 from daemon.store import log as store
@@ -22,6 +23,10 @@ BACKSTOP = 1.0
 @click.group(cls=Verbs)
 def log() -> None:
     """The record of everything: changes, and the life of the system."""
+
+
+log.add_command(export_log)
+log.add_command(import_log)
 
 
 @log.command()

@@ -10,6 +10,7 @@ import click
 from daemon import service
 from daemon.cli.app import App, Verbs, config_option
 from daemon.cli.check import check
+from daemon.cli.deliveries import callbacks, deliveries
 from daemon.cli.demo import demo
 from daemon.cli.elements import elements
 from daemon.cli.instances import instances
@@ -56,6 +57,8 @@ for verb in (
     users,
     elements,
     instances,
+    callbacks,
+    deliveries,
     log,
     replay,
     rebuild,

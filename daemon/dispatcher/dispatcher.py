@@ -10,10 +10,11 @@ without, else when the oldest has waited FLUSH_AFTER.  That is how a delivery co
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import asyncpg
 import orjson
@@ -21,11 +22,12 @@ import structlog
 
 from daemon.backoff import Schedule
 from daemon.dispatcher import receipts
+from daemon.dispatcher.handshake import Handshakes
 from daemon.dispatcher.lane import Doubt, Flushed, Item, Lane, Replay, Rules, State
 from daemon.dispatcher.sending import Sender, Verdict, attempt, headers, shown
 from daemon.errors import ConfigError, Outage
-from daemon.model import Instance, Json
-from daemon.notifications import Notification, render
+from daemon.model import Instance
+from daemon.notifications import Notification, format_of, render
 from daemon.store import deliveries, log
 from daemon.store.database import Pool, is_outage
 from daemon.store.deliveries import Outcome, Progress, Reader
@@ -86,6 +88,8 @@ class Dispatcher:
         directory: Directory,
         sender: Sender,
         delivery: Delivery,
+        handshakes: Handshakes | None = None,
+        agent: str = "tidings",
         clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -94,6 +98,8 @@ class Dispatcher:
         self._directory = directory
         self._sender = sender
         self._delivery = delivery
+        self._handshakes = handshakes
+        self._agent = agent
         self._clock = clock
         self._chance = chance
         self._lanes: dict[int, Lane] = {}
@@ -181,6 +187,7 @@ class Dispatcher:
             self._pool, self._delivery.rules.window, self._writer.opened_at
         )
         now = int(self._clock() * 1000)
+        rows = {row["id"]: row for row in await deliveries.callbacks(self._pool)}
         # With the same entry the old reservations end: what the next crash leaves in doubt is this run's.
         progress = [
             Progress(
@@ -190,14 +197,14 @@ class Dispatcher:
                 finished=False,
                 failing=None if row["failing"] is None else int(row["failing"].timestamp() * 1000),
             )
-            for row in await deliveries.callbacks(self._pool)
+            for row in rows.values()
             if row["state"] in _ALIVE and row["reserved"] > row["cursor"]
         ]
         if doubtful:
             logger.warning("deliveries in doubt after a crash", number=len(doubtful))
         outcomes = []
-        for callback, instance_id, notification, attempts in doubtful:
-            state = _DOUBTFUL[self._rules(self._directory.get(instance_id)).doubt]
+        for callback, _, notification, attempts in doubtful:
+            state = _DOUBTFUL[self._rules(rows[callback]).doubt]
             due = now if state == "retrying" else None
             error = "in doubt: the process ended before an outcome was known"
             outcomes.append(
@@ -239,20 +246,22 @@ class Dispatcher:
             elif lane.paused and not paused:
                 lane.retry_now(self._clock())
             lane.paused = paused
-            lane.rules = self._rules(instance, replay=row["replay"])
+            lane.rules = self._rules(row)
             if lane.behind:
                 self._want_more(lane)
             self._pump(lane)
         self._timer.set()
 
-    def _rules(self, instance: Instance | None, *, replay: Json | None = None) -> Rules:
-        """The operator's rules, with what the instance wants of its own callback."""
+    def _rules(self, row: asyncpg.Record) -> Rules:
+        """The operator's rules, with what the instance whose callback it is wants of it."""
         base = self._delivery.rules
+        replay = _replay(row)
+        instance = self._receiving(row["instance_id"], replay)
         if instance is None:
             return base
         wanted = instance.configuration
         doubt = Doubt.RESEND
-        if receipts.wanted(wanted, instance.callback_url) is not None:
+        if _asked_at(wanted, instance.callback_url, replay) is not None:
             doubt = Doubt.ASK
         elif (wanted.get("event.notification.redelivery") or "").lower() == "hold":
             doubt = Doubt.HOLD
@@ -268,10 +277,18 @@ class Dispatcher:
             or base.concurrency,
         )
         if replay is not None:
+            rate = float(row["replay"].get("rate") or REPLAY_RATE)
             rules = replace(
-                rules, concurrency=REPLAY_CONCURRENCY, rate=float(replay.get("rate") or REPLAY_RATE)
+                rules,
+                concurrency=min(rules.concurrency, REPLAY_CONCURRENCY),
+                rate=min(rate, rules.rate or rate),
             )
         return rules
+
+    def _receiving(self, instance_id: int, replay: Replay | None) -> Instance | None:
+        """The instance whose callback, key and policy count: its own, unless a replay goes to another's."""
+        other = None if replay is None else replay.to
+        return self._directory.get(instance_id if other is None else other)
 
     async def _load(self, row: asyncpg.Record, *, paused: bool) -> Lane:
         lane = Lane(
@@ -280,7 +297,7 @@ class Dispatcher:
             cursor=row["cursor"],
             reserved=row["reserved"],
             since=row["since"],
-            rules=self._rules(self._directory.get(row["instance_id"]), replay=row["replay"]),
+            rules=self._rules(row),
             replay=_replay(row),
             paused=paused,
             failing=None if row["failing"] is None else row["failing"].timestamp(),
@@ -291,8 +308,12 @@ class Dispatcher:
         for open_row in open_rows:
             self._restore(lane, open_row)
         self._lanes[lane.id] = lane
-        if lane.replay is None:  # a replay reads the log by itself
+        if lane.replay is None:
             self._by_instance.setdefault(lane.instance_id, []).append(lane)
+        else:
+            # It reads the log by itself, up to its request, which may be beyond what was tailed; all that came to
+            # the instance until then is visible, and perhaps not known yet.
+            self._reader.forget(lane.instance_id)
         return lane
 
     def _restore(self, lane: Lane, row: asyncpg.Record) -> None:
@@ -384,8 +405,10 @@ class Dispatcher:
             self._want_more(lane)
 
     def _offer(self, lane: Lane, notifications: Sequence[Notification]) -> None:
-        # What came while the instance had no address is nobody's, also for a lane that has not heard of that yet.
-        lane.skip.update(n.position for n in notifications if n.instance.callback_url is None)
+        if lane.replay is None:
+            # What came while the instance had no address is nobody's, also for a lane that has not heard of that
+            # yet; but it can be asked for.
+            lane.skip.update(n.position for n in notifications if n.instance.callback_url is None)
         lane.offer(notifications)
 
     def _want_more(self, lane: Lane) -> None:
@@ -425,7 +448,7 @@ class Dispatcher:
         self._pump(lane)
 
     async def _read_more(self, lane: Lane) -> None:
-        head = self._head if lane.replay is None else min(self._head, lane.replay.until)
+        head = self._head if lane.replay is None else lane.replay.until
         # One row more than the largest notification has: there is always a whole one among them.
         limit = max(lane.room, NOTIFICATION_ROWS) + 1
         rows = await log.changes_of_instance(
@@ -523,17 +546,17 @@ class Dispatcher:
 
     async def _ask(self, lane: Lane, doubts: Sequence[Item]) -> None:
         """Ask the receiver which of *doubts* it has, and settle those that it speaks of."""
-        instance = self._directory.get(lane.instance_id)
+        instance = self._receiving(lane.instance_id, lane.replay)
         url = (
             None
             if instance is None
-            else receipts.wanted(instance.configuration, self._url(lane, instance))
+            else _asked_at(instance.configuration, instance.callback_url, lane.replay)
         )
         said: receipts.Receipts | receipts.NoAnswer = receipts.NoAnswer("nobody is asked any more")
         names: list[str] = []
         if instance is not None and url is not None:
             try:
-                settings = await self._until_there(partial(self._directory.settings, instance))
+                settings = await self._settings(lane, instance)
                 about = [
                     await self._until_there(partial(self._notification, lane, item))
                     for item in doubts
@@ -570,16 +593,41 @@ class Dispatcher:
         own = lane.replay.url if lane.replay is not None else None
         return own or instance.callback_url
 
+    async def _settings(self, lane: Lane, instance: Instance) -> Mapping[str, str]:
+        """The instance's settings in clear, without what only the host of its own callback may see."""
+        settings = await self._until_there(partial(self._directory.settings, instance))
+        own = instance.callback_url
+        if lane.replay is None or lane.replay.url is None:
+            return settings
+        if own is not None and _origin(own) == _origin(lane.replay.url):
+            return settings
+        return {name: value for name, value in settings.items() if name not in _FOR_ITS_OWN_HOST}
+
     async def _attempt(self, lane: Lane, item: Item) -> Verdict:
-        instance = self._directory.get(lane.instance_id)
+        instance = self._receiving(lane.instance_id, lane.replay)
         url = None if instance is None else self._url(lane, instance)
         if instance is None or url is None:
             return Verdict(delivered=False, error="the instance has no callback address")
         try:
-            settings = await self._until_there(partial(self._directory.settings, instance))
+            settings = await self._settings(lane, instance)
             notification = await self._until_there(partial(self._notification, lane, item))
             body = render(notification)
-            sent = headers(notification, body, settings, self._clock(), repeat=item.doubtful)
+            asks = self._handshakes if format_of(notification).handshake else None
+            if asks is not None:
+                # Before the headers are made, which say when: there may be a wait for the rate that was allowed.
+                rate = _number(instance.configuration.get("event.notification.rate"), 0.0)
+                if (refused := await asks.permit(url, settings, rate=rate)) is not None:
+                    return refused
+                lane.next_at = max(lane.next_at, self._clock() + asks.wait(url))
+            sent = headers(
+                notification,
+                body,
+                settings,
+                self._clock(),
+                repeat=item.doubtful,
+                agent=self._agent,
+                origin=None if asks is None else asks.origin,
+            )
         except (ConfigError, ValueError) as error:
             # A vault without its key, a signing key that is none: a person must mend it, meanwhile others go on.
             return Verdict(delivered=False, error=shown(str(error)))
@@ -695,12 +743,43 @@ def _replay(row: asyncpg.Record) -> Replay | None:
     if asked is None:
         return None
     return Replay(
-        until=row["until"],
+        # Up to its own entry all is visible; what came later was not there when it was asked for.
+        until=min(row["until"], row["id"]),
         object_type=asked.get("type"),
         object_id=asked.get("object"),
         url=asked.get("url"),
+        to=asked.get("to_instance"),
         as_new=bool(asked.get("as_new")),
     )
+
+
+def _asked_at(
+    settings: Mapping[str, str | None], own: str | None, replay: Replay | None
+) -> str | None:
+    """The URL that says what became of a notification; None when nobody is to be asked.
+
+    Of what a replay sent to another address, only that address knows: an inbox with a URL of its own would answer
+    for what it once got itself.
+    """
+    if replay is None or replay.url is None or replay.url == own:
+        return receipts.wanted(settings, own)
+    told = (settings.get(receipts.SETTING) or "").strip().lower()
+    return replay.url if told == "true" else None
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    default = {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, parts.hostname, parts.port or default
+
+
+_FOR_ITS_OWN_HOST = frozenset(
+    {
+        "event.notification.basic.username",
+        "event.notification.basic.password",
+        "event.notification.callback.headers",
+    }
+)
 
 
 def _number(text: str | None, default: float) -> float:

@@ -33,6 +33,9 @@ from daemon.store.deliveries import Outcome, Progress
 
 Object = tuple[str, str]
 
+PACE_SLACK = 0.05
+"""Seconds by which an attempt may have been late and the next ones come sooner for it, so that a rate is reached."""
+
 OK = 200  # what is recorded of a notification that the receiver says it has
 
 
@@ -47,6 +50,7 @@ class State(Enum):
     IN_DOUBT = auto()
     ASKING = auto()
     HELD = auto()
+    SETTLED = auto()
 
 
 class Doubt(Enum):
@@ -100,13 +104,15 @@ class Rules:
 class Replay:
     """What a replay's lane sends again: of its instance, up to *until*, of one type or object where that is given.
 
-    *url* is where to, None for the instance's own callback; with *as_new* under new ids.
+    *url* is where to, None for a callback: that of the instance *to*, or else the instance's own; with *as_new*
+    under new ids.
     """
 
     until: int
     object_type: str | None = None
     object_id: str | None = None
     url: str | None = None
+    to: int | None = None
     as_new: bool = False
 
     def selects(self, notification: Notification) -> bool:
@@ -194,6 +200,8 @@ class Lane:
             if notification.position <= self.read:
                 continue
             self.read = notification.last
+            if self.replay is not None and not self.replay.selects(notification):
+                continue
             if (item := self._later.pop(notification.position, None)) is not None:
                 self.skip.discard(item.position)
                 self._readmit(item)
@@ -276,7 +284,8 @@ class Lane:
             item.probe = probing
             self.in_flight += 1
             if self.rules.rate:
-                self.next_at = max(self.next_at, now) + 1 / self.rules.rate
+                # What timers made late is made good, but no more than that.
+                self.next_at = max(self.next_at, now - PACE_SLACK) + 1 / self.rules.rate
             return item
         return None
 
@@ -434,9 +443,11 @@ class Lane:
         if how == "retry":
             item.attempts = 0
             self._again(item, now)
-        elif not item.blockers:
+        else:
+            item.state = State.SETTLED
             self._outcomes.pop(position, None)
-            self._leave(item)
+            if not item.blockers:
+                self._leave(item)
 
     def _again(self, item: Item, now: float) -> None:
         item.state = State.RETRYING
@@ -509,6 +520,8 @@ class Lane:
             self._reserve(item)
         elif item.state in {State.RETRYING, State.IN_DOUBT}:
             self._retry_at(item, item.due)
+        elif item.state is State.SETTLED:
+            self._leave(item)  # a person settled it while it stood behind another
 
     # ── what must be durable ─────────────────────────────────────────────────────────────────────────
 

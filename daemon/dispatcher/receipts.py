@@ -8,17 +8,16 @@ docs/receipts.md specifies the protocol.  The rule that everything here keeps: o
 settles anything; all else is `NoAnswer`, which is neither a yes nor a no.
 """
 
-import base64
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
-from urllib.parse import urlsplit
 
 from daemon.backoff import retry_after
-from daemon.dispatcher.sending import RETRY_AFTER_MOST, Answer, Sender, own_headers, shown
+from daemon.dispatcher.sending import RETRY_AFTER_MOST, Answer, Sender, credentials, shown
 from daemon.errors import Invalid, NotSent, Unanswered
+from daemon.notifications.signing import signatures
 from daemon.receipts import (
     CONTENT_TYPE,
     ID_PREFIX,
@@ -26,10 +25,10 @@ from daemon.receipts import (
     Question,
     Receipts,
     is_receipts,
+    problem,
     read_answer,
     write_question,
 )
-from daemon.signatures import elements_signature, signing_key, standard_signature
 
 __all__ = ["IDS_MOST", "SETTLE", "NoAnswer", "Receipts", "ask", "problem", "wanted"]
 
@@ -59,23 +58,6 @@ def wanted(settings: Mapping[str, str | None], callback_url: str | None) -> str 
     return callback_url if value.lower() == "true" else value
 
 
-def problem(value: str) -> str | None:
-    """What is wrong with *value* as `event.notification.receipts`; None when it can be taken.
-
-    Whether a URL may be sent to is for the outbound policy to say, as with a callback's.
-    """
-    text = value.strip()
-    if text.lower() in {"", "true", "false"}:
-        return None
-    try:
-        parts = urlsplit(text)
-        usable = parts.scheme in {"http", "https"} and bool(parts.hostname)
-        usable = usable and "@" not in parts.netloc  # a password stands in settings of its own
-    except ValueError:
-        usable = False
-    return None if usable else "should be true, false or the URL (https://…) to ask"
-
-
 def headers(
     body: bytes, settings: Mapping[str, str], *, message_id: str, now: float
 ) -> list[tuple[str, str]]:
@@ -90,17 +72,11 @@ def headers(
         ("webhook-id", message_id),
         ("webhook-timestamp", str(int(now))),
     ]
-    key = settings.get("event.notification.signature.key")
-    if key:
-        sent.append(("Elements-Webhook-Signature", elements_signature(key, body)))
-        signature = standard_signature([signing_key(key)], message_id, int(now), body)
-        sent.append(("webhook-signature", signature))
-    user = settings.get("event.notification.basic.username")
-    if user:
-        credentials = f"{user}:{settings.get('event.notification.basic.password', '')}"
-        sent.append(("authorization", "Basic " + base64.b64encode(credentials.encode()).decode()))
-    sent.extend(own_headers(settings.get("event.notification.callback.headers")))
-    return sent
+    return [
+        *sent,
+        *signatures(settings, body, message_id=message_id, now=now),
+        *credentials(settings),
+    ]
 
 
 def judge(answer: Answer, asked: Collection[str], *, now: float) -> Receipts | NoAnswer:

@@ -12,7 +12,7 @@ import orjson
 from daemon.backoff import retry_after
 from daemon.errors import Invalid, NotSent, Unanswered
 from daemon.notifications import Notification, format_of
-from daemon.signatures import elements_signature, signing_key, standard_signature
+from daemon.notifications.signing import signatures
 
 RETRY_AFTER_MOST = 86_400.0  # seconds: a receiver that asks for more is tried once a day
 
@@ -65,11 +65,15 @@ def headers(
     now: float,
     *,
     repeat: bool,
+    agent: str = "tidings",
+    origin: str | None = None,
 ) -> list[tuple[str, str]]:
     """The headers of one attempt.
 
     The callback's own (`event.notification.callback.headers`, Basic authentication), the id twice, and, with
     a signature key, both signatures.  With *repeat*, the receiver may have had it already and is told so.
+    *agent* is the User-Agent, unless the callback wants another; *origin* who we are, where the receiver
+    agreed to be sent to.
     Raises `ValueError` for a signature key that cannot be one.
     """
     sent = [
@@ -78,13 +82,20 @@ def headers(
         ("webhook-id", notification.id),
         ("webhook-timestamp", str(int(now))),
     ]
-    key = settings.get("event.notification.signature.key")
-    if key:
-        sent.append(("Elements-Webhook-Signature", elements_signature(key, body)))
-        signature = standard_signature([signing_key(key)], notification.id, int(now), body)
-        sent.append(("webhook-signature", signature))
+    sent += signatures(settings, body, message_id=notification.id, now=now)
     if repeat:
         sent.append(("webhook-redelivery", "possible"))
+    if origin is not None:
+        sent.append(("WebHook-Request-Origin", origin))
+    theirs = credentials(settings)
+    if all(name.lower() != "user-agent" for name, _ in theirs):
+        sent.append(("user-agent", agent))
+    return [*sent, *theirs]
+
+
+def credentials(settings: Mapping[str, str]) -> list[tuple[str, str]]:
+    """What a callback wants to be sent with each request: Basic authentication, and headers of its own."""
+    sent: list[tuple[str, str]] = []
     user = settings.get("event.notification.basic.username")
     if user:
         credentials = f"{user}:{settings.get('event.notification.basic.password', '')}"

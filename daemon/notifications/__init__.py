@@ -4,6 +4,7 @@
     cloud_elements    its body in the format of the Cloud Elements Events framework, the default
     standard          … in the form that Standard Webhooks recommends
     cloudevents       … as CloudEvents 1.0, structured or batched
+    signing           the headers that sign it, with two keys while one is replaced
 
 A body is a pure function of the log up to the notification, the format included (`event.notification.format` as the
 instance had it then), so that sending it again, today or from a replay next year, sends the same bytes.  The
@@ -19,17 +20,20 @@ from daemon.notifications.values import Notification, StoredChange, raw
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One way to write a notification."""
+    """One way to write a notification.  *handshake*: the receiver must have agreed to be sent it."""
 
     content_type: str
     body: Callable[[Notification], bytes]
+    handshake: bool = False
 
 
 FORMATS = {
     "cloud-elements": Format("application/json", cloud_elements.render),
     "standard-webhooks": Format("application/json", standard.render),
-    "cloudevents": Format("application/cloudevents+json", cloudevents.structured),
-    "cloudevents-batched": Format("application/cloudevents-batch+json", cloudevents.batched),
+    "cloudevents": Format("application/cloudevents+json", cloudevents.structured, handshake=True),
+    "cloudevents-batched": Format(
+        "application/cloudevents-batch+json", cloudevents.batched, handshake=True
+    ),
 }
 """Every value of `event.notification.format`."""
 

@@ -65,12 +65,59 @@ SELECT d.notification, d.state, d.attempts, d.due, d.doubtful,
  ORDER BY d.notification
 """
 
+# Two halves, so that each has its partial index: what was delivered is most of all rows.
 UNSETTLED = """
-SELECT notification, state, attempts, due, settled, status, error, doubtful
-  FROM deliveries
- WHERE callback_id = $1 AND notification > $2 AND state = ANY($3::text[]) AND ($4::timestamptz IS NULL OR settled >= $4)
+SELECT notification, state, attempts, due, settled, status, error, doubtful FROM (
+(SELECT notification, state, attempts, due, settled, status, error, doubtful
+   FROM deliveries
+  WHERE callback_id = $1 AND notification > $2 AND state = 'dead' AND 'dead' = ANY($3::text[])
+    AND ($4::timestamptz IS NULL OR settled >= $4)
+  ORDER BY notification LIMIT $5)
+UNION ALL
+(SELECT notification, state, attempts, due, settled, status, error, doubtful
+   FROM deliveries
+  WHERE callback_id = $1 AND notification > $2 AND state NOT IN ('delivered', 'dead') AND state = ANY($3::text[])
+    AND ($4::timestamptz IS NULL OR settled >= $4)
+  ORDER BY notification LIMIT $5)) AS both_halves
  ORDER BY notification
  LIMIT $5
+"""
+
+SOME = """
+SELECT notification, state, attempts, due, settled, status, error, doubtful
+  FROM deliveries
+ WHERE callback_id = $1 AND notification = ANY($2::bigint[])
+ ORDER BY notification
+"""
+
+CALLBACK = """
+SELECT id, instance_id, state, reason, since, cursor, reserved, failing, until, replay
+  FROM callbacks
+ WHERE id = $1
+"""
+
+# A notification is counted by its first change.  Counting ends somewhere: whoever asks wants to know whether it is much.
+BACKLOG = """
+SELECT count(*) FROM (
+       SELECT FROM log
+        WHERE kind = 'change' AND instance_id = $1 AND position > $2 AND position <= $3 AND notification = position
+        LIMIT $4) AS change
+"""
+
+NEXT_EVENTS = """
+SELECT log.position, d.state
+  FROM log LEFT JOIN deliveries AS d ON d.callback_id = $1 AND d.notification = log.position
+ WHERE kind = 'change' AND instance_id = $1 AND position > $2 AND log.notification = position
+ ORDER BY position
+ LIMIT $3
+"""
+
+HAVE_NEXT = """
+SELECT number
+  FROM unnest($1::bigint[], $2::bigint[]) WITH ORDINALITY AS wanted (instance_id, after, number)
+ WHERE EXISTS (SELECT FROM log
+                WHERE kind = 'change' AND log.instance_id = wanted.instance_id AND position > wanted.after
+                  AND notification = position)
 """
 
 ATTEMPTS = """
@@ -218,8 +265,25 @@ async def unsettled(
     since: datetime | None = None,
     limit: int = 1000,
 ) -> list[asyncpg.Record]:
-    """A callback's rows in one of *states* (`dead`, `held`, …), in order from above *after*, a page at a time."""
+    """A callback's rows in one of *states* (`dead`, `held`, …; not `delivered`), in order from above *after*, a page at a time."""
     return await db.fetch(UNSETTLED, callback_id, after, list(states), since, limit)
+
+
+async def some(db: Db, callback_id: int, notifications: Sequence[int]) -> list[asyncpg.Record]:
+    """The callback's rows of *notifications*, whatever their state, as `unsettled` gives them."""
+    return await db.fetch(SOME, callback_id, notifications)
+
+
+async def callback(db: Db, callback_id: int) -> asyncpg.Record | None:
+    """One callback, as `callbacks` gives it."""
+    return await db.fetchrow(CALLBACK, callback_id)
+
+
+async def backlog(db: Db, row: asyncpg.Record, most: int) -> int:
+    """How many notifications of the log are above the cursor of the callback *row*, counted up to *most*."""
+    until = 2**62 if row["until"] is None else row["until"]
+    found: int = await db.fetchval(BACKLOG, row["instance_id"], row["cursor"], until, most)
+    return found
 
 
 async def attempts(db: Db, callback_id: int, notification: int) -> list[asyncpg.Record]:
@@ -337,6 +401,23 @@ async def events(db: Db, instance_id: int, *, before: int | None, limit: int) ->
     return [
         _stored(notification, states[notification.position]) for notification in reversed(found)
     ]
+
+
+async def next_events(db: Db, instance_id: int, *, after: int, limit: int) -> list[StoredEvent]:
+    """An instance's notifications in the order of the log, from above position *after*."""
+    rows = await db.fetch(NEXT_EVENTS, instance_id, after, limit)
+    states = {row["position"]: row["state"] for row in rows}
+    if not states:
+        return []
+    found = await Reader(db=db, log_id=await log.log_id(db)).read(list(states))
+    return [_stored(notification, states[notification.position]) for notification in found]
+
+
+async def have_next(db: Db, wanted: Sequence[tuple[int, int]]) -> list[int]:
+    """Of pairs (instance, position), the indices of those for which `next_events` would find something."""
+    ids = [instance_id for instance_id, _ in wanted]
+    after = [position for _, position in wanted]
+    return [row["number"] - 1 for row in await db.fetch(HAVE_NEXT, ids, after)]
 
 
 async def event(db: Db, log_id: bytes, instance_id: int, event_id: str) -> StoredEvent | None:

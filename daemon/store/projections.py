@@ -137,6 +137,7 @@ UPDATE callbacks SET state = 'removed', reason = NULL, failing = NULL
   FROM log
  WHERE log.position BETWEEN $1 AND $2 AND log.kind LIKE 'instance.%' AND data->>'callback' IS NULL
    AND callbacks.instance_id = log.instance_id AND state <> 'finished'
+   AND (replay IS NULL OR log.kind = 'instance.deleted')  -- a replay has an address of its own, or waits for one
 """
 
 # What was open there is not sent any more, by whatever comes later.
@@ -145,6 +146,7 @@ UPDATE deliveries SET state = 'dead', due = NULL, settled = appended, error = 't
   FROM log, callbacks
  WHERE log.position BETWEEN $1 AND $2 AND log.kind LIKE 'instance.%' AND data->>'callback' IS NULL
    AND callbacks.instance_id = log.instance_id AND callback_id = callbacks.id
+   AND (replay IS NULL OR log.kind = 'instance.deleted')
    AND deliveries.state NOT IN ('delivered', 'dead')
 """
 

@@ -203,7 +203,9 @@ async def running(dsn: str, keys: vault.Keys, folder: Path, **server: Any) -> As
         provider = await enter(serving(_provider(asked)))
         registry = elements.load([_definitions(folder, provider)])
         pool = await enter(database.open_pool(dsn, size=4))
-        writer = Writer(dsn=dsn, keys=keys)
+        arrivals = api.Arrivals(pool)
+        stack.push_async_callback(_stop, asyncio.create_task(arrivals.run()))
+        writer = Writer(dsn=dsn, keys=keys, on_append=lambda kinds: arrivals.look())
         await writer.open()
         writing = asyncio.create_task(writer.run())
         stack.push_async_callback(_stop, writing)
@@ -211,6 +213,7 @@ async def running(dsn: str, keys: vault.Keys, folder: Path, **server: Any) -> As
         directory = Directory(pool=pool, keys=keys)
         await directory.load()
         context = api.Context(
+            arrivals=arrivals,
             pool=pool,
             keys=keys,
             writer=writer,

@@ -15,7 +15,7 @@ from cli.calling import Caller, program
 from daemon import service
 from daemon.cli.app import App
 from daemon.model import Change, ChangeType
-from daemon.store import accounts, database, deliveries, instances, objects, writer
+from daemon.store import accounts, database, instances, objects, writer
 from daemon.store.writer import Intake, Unit, append_once
 
 WORKSHOP = {
@@ -260,65 +260,6 @@ def test_an_entry_in_whole(tidings: Caller) -> None:
     )
     assert 0 == tidings("log", "show", first)
     assert "object_id     a" in tidings.out
-
-
-def test_a_dry_replay_counts(tidings: Caller) -> None:
-    """`replay --dry-run` counts notifications in a range by position, time and type, and appends nothing."""
-    instance = make_instance()
-    first = poll(instance, change("a"), change("b"))
-    second = poll(instance, change("c", "orders"))
-    before = tidings.lines("log", "tail")
-
-    def count(*arguments: object) -> tuple[int, int]:
-        found: Any = tidings.json("replay", "--instance", instance, "--dry-run", *arguments)
-        return found["notifications"], found["changes"]
-
-    assert (2, 3) == count()
-    assert (1, 1) == count("--since", second)
-    assert (1, 1) == count("--type", "orders")
-    assert (1, 2) == count("--until", first)  # whole notifications only
-    assert (1, 2) == count("--since", first + 1, "--until", first + 1)
-    assert (2, 3) == count("--since", "2026-01-01T00:00:00Z")
-    assert (0, 0) == count("--since", "2999-01-01T00:00:00Z")
-    assert (0, 0) == count("--until", "2000-01-01T00:00:00Z")
-    assert before == tidings.lines("log", "tail")
-
-
-def test_a_replay_is_asked_for_in_the_log(tidings: Caller) -> None:
-    """`replay --no-wait` appends replay.requested with its selection, which makes a callback from after to until."""
-    instance = make_instance()
-    first = poll(instance, change("a"))
-    made: Any = tidings.json("replay", "--instance", instance, "--since", first, "--no-wait")
-    entry: Any = tidings.json("log", "show", made["replay"])
-
-    assert "replay.requested" == entry["kind"]
-    assert (instance, first - 1, first, None) == tuple(
-        entry["data"][k] for k in ("instance", "after", "until", "url")
-    )
-    rows = in_log(lambda base: deliveries.callbacks(base.pool))
-    assert [(first - 1, first)] == [
-        (row["cursor"], row["until"]) for row in rows if row["id"] == made["replay"]
-    ]
-
-
-def test_a_replay_that_nobody_would_send_fails(tidings: Caller) -> None:
-    """Waiting for a replay while no daemon runs fails with 1 before anything is asked for."""
-    instance = make_instance()
-    poll(instance, change("a"))
-    before = tidings.lines("log", "tail")
-
-    assert 1 == tidings("replay", "--instance", instance)
-    assert "--no-wait" in tidings.err
-    assert before == tidings.lines("log", "tail")
-
-
-@pytest.mark.parametrize("when", ["yesterday", "-1", "2026-13-01T00:00:00Z"])
-def test_a_time_that_is_none_is_wrong_usage(tidings: Caller, when: str) -> None:
-    """What is neither position nor time ends with 2 and shows how to write it."""
-    instance = make_instance()
-
-    assert 2 == tidings("replay", "--instance", instance, f"--since={when}", "--dry-run")
-    assert "2026-11-20T08:00:00Z" in tidings.err
 
 
 def test_rebuild_gives_the_same(tidings: Caller) -> None:

