@@ -126,7 +126,7 @@ async def create_instance(writer: Writer, **chosen: Any) -> int:
     return receipt.position
 
 
-async def dumped(conn: asyncpg.Connection) -> dict[str, list[str]]:  # type: ignore[type-arg] — generic in its stubs only
+async def dumped(conn: asyncpg.Connection) -> dict[str, list[str]]:  # type: ignore[type-arg]  # generic in its stubs only
     """Every row of every projection, as text."""
     tables = [table for projection in projections.PROJECTIONS for table in projection.tables]
     return {

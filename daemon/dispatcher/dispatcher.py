@@ -304,7 +304,8 @@ class Dispatcher:
         )
         lane.skip = await deliveries.rows_above(self._pool, lane.id, lane.cursor)
         open_rows = await deliveries.open_of(self._pool, lane.id, lane.rules.parked)
-        lane.partial = len(open_rows) == lane.rules.parked
+        if len(open_rows) == lane.rules.parked:
+            lane.partial, lane.restored = True, open_rows[-1]["notification"]
         for open_row in open_rows:
             self._restore(lane, open_row)
         self._lanes[lane.id] = lane
@@ -439,7 +440,7 @@ class Dispatcher:
             return
         now = self._clock()
         kept = {item.position for item in lane}
-        for position in kept.intersection(asked["notifications"]):
+        for position in asked["notifications"]:
             lane.settle(position, asked["how"], now)
         back = [position for position in asked["notifications"] if position not in kept]
         if asked["how"] == "retry" and back:
@@ -459,7 +460,7 @@ class Dispatcher:
         lane.reading = False
         fits = max(lane.room, 0)
         self._offer(lane, found[:fits])
-        if len(rows) < limit and len(found) <= fits:
+        if len(rows) < limit and (not found or lane.read >= found[-1].last):
             lane.read = max(lane.read, head)
             # What was tailed while this read ran was not given to a lane that is behind.
             lane.behind = (self._head if lane.replay is None else lane.replay.until) > head
@@ -573,7 +574,9 @@ class Dispatcher:
             except (ConfigError, ValueError) as error:
                 said = receipts.NoAnswer(shown(str(error)))
         now = self._clock()
+        quiet = 0.0
         if isinstance(said, receipts.NoAnswer):
+            quiet = said.quiet
             logger.warning("no receipts", callback=lane.id, number=len(doubts), error=said.error)
         for number, item in enumerate(doubts):
             received: bool | None = None
@@ -584,7 +587,7 @@ class Dispatcher:
                 received = (
                     False  # the setting was taken away: what is in doubt is sent again, marked
                 )
-            lane.answered(item, now, received=received)
+            lane.answered(item, now, received=received, quiet=quiet)
         self._timer.set()
         if lane.id in self._lanes:
             self._pump(lane)

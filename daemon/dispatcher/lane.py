@@ -138,6 +138,7 @@ class Lane:
     behind: bool = False  # the log has more for it than it was given
     reading: bool = False  # somebody reads the log for it
     partial: bool = False  # there are more unsettled rows than it has in mind
+    restored: int = 0  # of a partial one: the last row that it has
     failing: float | None = None  # since when nothing was accepted
     read: int = 0  # the log is loaded up to here
     skip: set[int] = field(default_factory=set)  # above the cursor, with a row already
@@ -170,9 +171,14 @@ class Lane:
     @property
     def room(self) -> int:
         """How many more fresh notifications it takes now."""
-        if self.partial or self._parked >= self.rules.parked:
+        if self._parked >= self.rules.parked or self.read >= self._reads_to:
             return 0
         return self._window_left
+
+    @property
+    def _reads_to(self) -> int:
+        """How far it may read: of rows that it had to leave out, only the order among themselves is known."""
+        return self.restored if self.partial else 2**62
 
     @property
     def _parked(self) -> int:
@@ -186,8 +192,15 @@ class Lane:
     @property
     def reloadable(self) -> bool:
         """Whether it had to leave unsettled rows out and may now be loaded again, with more of them."""
-        quiet = not self.in_flight and not self._outcomes and not self._writing
-        return self.partial and quiet and len(self._items) < self.rules.parked // 2
+        if not self.partial or len(self._items) + len(self._later) >= self.rules.parked // 2:
+            return False
+        # Whatever is under way here would be read as it was before, or as an attempt that nobody makes any more.
+        return not (
+            self.in_flight
+            or self._outcomes
+            or self._writing
+            or any(item.state in {State.RESERVING, State.ASKING} for item in self._items.values())
+        )
 
     @property
     def idle(self) -> bool:
@@ -195,10 +208,15 @@ class Lane:
         return not self._items and not self._outcomes and not self._writing
 
     def offer(self, notifications: Iterable[Notification]) -> None:
-        """Take in notifications from the log, in order and without a gap; those read before are passed over."""
+        """Take in notifications from the log, in order and without a gap; those read before are passed over.
+
+        While rows were left out it takes those up to the last row that it has; `read` says how far it came.
+        """
         for notification in notifications:
             if notification.position <= self.read:
                 continue
+            if notification.position > self._reads_to:
+                break
             self.read = notification.last
             if self.replay is not None and not self.replay.selects(notification):
                 continue
@@ -233,6 +251,8 @@ class Lane:
         objects, may have no row yet, and they come first.
         """
         item = Item(position, objects, None, state, attempts, due, doubtful=doubtful, parked=True)
+        if position > self._reads_to:
+            return  # it comes when the lane is loaded again
         if position > self.read:
             self._later[position] = item
         else:
@@ -424,11 +444,16 @@ class Lane:
         if ask:
             self._retry_at(item, now + self.rules.ask_after)
 
-    def answered(self, item: Item, now: float, *, received: bool | None) -> None:
-        """The receiver said whether it has *item*; None when it could not say, or did not answer."""
+    def answered(
+        self, item: Item, now: float, *, received: bool | None, quiet: float = 0.0
+    ) -> None:
+        """The receiver said whether it has *item*; None when it could not say, or did not answer.
+
+        *quiet*: seconds for which it wants not to be asked.
+        """
         if received is None:
             item.state = State.IN_DOUBT
-            self._retry_at(item, now + self.rules.ask_after * 5)
+            self._retry_at(item, now + max(self.rules.ask_after * 5, quiet))
         elif received:
             self._record(item, "delivered", now, attempts=item.attempts, status=OK)
             self._leave(item)
@@ -437,6 +462,8 @@ class Lane:
 
     def settle(self, position: int, how: str, now: float) -> None:
         """A person decided: `retry`, `delivered` or `dead`.  The log says so already; nothing is recorded."""
+        if how != "retry":
+            self._later.pop(position, None)
         item = self._items.get(position)
         if item is None or item.state in {State.IN_FLIGHT, State.FRESH}:
             return

@@ -454,7 +454,7 @@ def test_an_address_that_changes_is_used_at_once(dsn: str, keys: Keys, run: Any)
             await world.writer.append(Unit([moved]))
             await world.until(
                 lambda: world.directory.get(instance).callback_url == "https://new.test/"
-            )  # type: ignore[union-attr] — it exists
+            )  # type: ignore[union-attr]  # it exists
             await polls(world.writer, instance, [2])
             world.later(60)
             await world.settled({"delivered": 2})
@@ -481,7 +481,7 @@ def test_a_callback_that_is_given_again_begins_anew(dsn: str, keys: Keys, run: A
             await polls(world.writer, instance, [2])
             # At once, so that what is in memory may not have been told of the end.
             await world.writer.append(Unit([on]))
-            await world.until(lambda: world.directory.get(instance).callback_url is not None)  # type: ignore[union-attr] — it exists
+            await world.until(lambda: world.directory.get(instance).callback_url is not None)  # type: ignore[union-attr]  # it exists
             await polls(world.writer, instance, [3])
             world.later(60)
             await world.settled({"dead": 1, "delivered": 1})

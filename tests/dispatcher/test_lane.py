@@ -263,7 +263,8 @@ class Machine(RuleBasedStateMachine):
         lane = Lane(1, 1, stored.cursor, stored.reserved, rules=RULES, paused=paused)
         lane.skip = {p for p in stored.rows if p > stored.cursor}
         waiting = sorted(p for p in stored.rows if not stored.settled(p))[: RULES.parked]
-        lane.partial = len(waiting) == RULES.parked
+        if len(waiting) == RULES.parked:
+            lane.partial, lane.restored = True, waiting[-1]
         for position in waiting:
             row = stored.rows[position]
             due = 0.0 if row.due is None else row.due / 1000

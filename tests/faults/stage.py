@@ -12,17 +12,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 from faults import checks, records
+from faults.instances import create
 from faults.ledger import Ledger
 from faults.postgres import Postgres
-from faults.provider import ELEMENT, SECRET
-from faults.receiver import KEY
+from faults.provider import ELEMENT
 from faults.running import Daemon, Load, loading
-from journey.running import API, add_user
+from journey.running import API
 from proxy import Proxy
-
-from daemon.store import database
 
 Say = Callable[[str], None]
 
@@ -36,9 +33,6 @@ MISBEHAVING = (
     ("slow",) * 4 + ("flaky",) * 4 + ("outage",) * 2 + ("closing",) * 3 + ("forgetful",) * 3
 )
 """How some of the callbacks behave under load; the others are well."""
-
-
-BASELINES = "SELECT count(*) FROM cursors WHERE baseline IS NOT NULL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +225,7 @@ async def staged(
         try:
             await daemon.start()
             await daemon.ready()
-            instances = await _create(database_dsn, directory, daemon, load, chosen["accounts"])
+            instances = await create(database_dsn, directory, daemon, load, chosen["accounts"])
             yield Stage(
                 directory=directory,
                 dsn=database_dsn,
@@ -257,54 +251,6 @@ def _accounts(size: Size) -> list[tuple[str, bool, list[int]]]:
         for n in range(size.hooked)
     ]
     return hooked + [(f"p{n}", True, [next(numbers)]) for n in range(size.polled)]
-
-
-async def _create(
-    dsn: str,
-    directory: Path,
-    daemon: Daemon,
-    load: Load,
-    accounts: Any,
-) -> list[int]:
-    """The instances, by number of their callback; returns when each polled one has its baseline."""
-    user = {"Authorization": await add_user(dsn, directory, "faults")}
-    made: dict[int, int] = {}
-    async with aiohttp.ClientSession(daemon.origin, headers=user) as session:
-        for account, polled, callbacks in accounts:
-            for number in callbacks:
-                configuration = {
-                    "base.url": f"{load.origin}/{account}",
-                    "faulty.account": account,
-                    "signature.secret": SECRET,
-                    "event.vendor.type": "polling" if polled else "webhooks",
-                    "event.notification.enabled": "true",
-                    "event.notification.callback.url": f"{load.origin}/callback/{number}",
-                    "event.notification.signature.key": KEY,
-                    "event.notification.receipts": "false" if number % 2 else "true",
-                    "event.poller.refresh_interval": "0.025",
-                }
-                body = {
-                    "element": {"key": "faulty"},
-                    "name": f"{account} at {number}",
-                    "configuration": configuration,
-                }
-                async with session.post(f"{API}/instances", json=body) as answer:
-                    said = await answer.text()
-                    assert answer.status == 200, said
-                    made[number] = (await answer.json())["id"]
-    polled_count = sum(polled for _, polled, _ in accounts)
-    await _baselines(dsn, polled_count)
-    return [made[number] for number in sorted(made)]
-
-
-async def _baselines(dsn: str, wanted: int) -> None:
-    conn = await database.connect(dsn, role=None)
-    try:
-        async with asyncio.timeout(60):
-            while await conn.fetchval(BASELINES) < wanted:  # noqa: ASYNC110 — another process's table sets no event
-                await asyncio.sleep(0.1)
-    finally:
-        await conn.close()
 
 
 def _free_port() -> int:

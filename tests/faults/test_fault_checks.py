@@ -14,7 +14,7 @@ def arrival(callback: int, name: str, *versions: tuple[str, int], **more: object
     said: dict[str, object] = {
         "marked": False, "digest": name, "accepted": True, "signed": True, "status": 200, "at": 0.0,
     }  # fmt: skip
-    return Arrival(callback=callback, id=name, told=list(versions), **(said | more))  # type: ignore[arg-type] — by name
+    return Arrival(callback=callback, id=name, told=list(versions), **(said | more))  # type: ignore[arg-type]  # by name
 
 
 def event(account: str, name: str, version: int, *, deleted: bool = False) -> Event:

@@ -367,6 +367,35 @@ def test_what_may_be_forgotten_is_not_unknown(dsn: str, run: Any) -> None:
     run(main())
 
 
+@pytest.mark.parametrize("kind", ["sqlite3", "psycopg"])
+def test_what_may_be_forgotten_is_not_unknown_without_asyncio(dsn: str, kind: str) -> None:
+    """The same with sqlite3 and psycopg: what was forgotten stays so when the next `forget` keeps more."""
+    now = [100.0 * DAY]
+    inbox: Any
+    if kind == "psycopg":
+        need(psycopg, "psycopg")
+        inbox, conn = PsycopgInbox(clock=clock(now)), psycopg.connect(dsn, autocommit=True)
+    else:
+        inbox, conn = (
+            SqliteInbox(clock=clock(now)),
+            sqlite3.connect(":memory:", isolation_level=None),
+        )
+    conn.execute("BEGIN")
+    inbox.create(conn)
+    assert inbox.first(conn, "old")
+    now[0] += 40 * DAY
+    assert inbox.first(conn, "young")
+    old, young = Question(("old", "young"), 100 * DAY), Question(("old", "young"), 120 * DAY)
+
+    assert inbox.receipts(conn, old) == Receipts(frozenset({"old", "young"}))
+    for keep in (timedelta(days=30), timedelta(days=90)):
+        inbox.forget(conn, keep=keep)
+        assert inbox.receipts(conn, old) == Receipts(frozenset({"young"}))
+        assert inbox.receipts(conn, young) == Receipts(frozenset({"young"}), frozenset({"old"}))
+    conn.execute("COMMIT")
+    conn.close()
+
+
 @pytest.mark.parametrize("message_id", ["", "a\0b"])
 def test_ids_that_cannot_be_stored(message_id: str) -> None:
     """The empty id, which the inbox itself uses, and what a text column cannot hold are refused."""
