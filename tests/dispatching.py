@@ -250,7 +250,11 @@ async def dispatching(
             while True:
                 await look.wait()
                 look.clear()
-                await directory.refresh()
+                try:
+                    await directory.refresh()
+                except database.AWAY:
+                    look.set()
+                    await asyncio.sleep(0.01)
 
         writer = Writer(dsn=writer_dsn or dsn, keys=keys, on_append=appended)
         await writer.open()

@@ -22,6 +22,7 @@ from daemon.store.instances import encode_id
 BEAT = 0.5  # seconds from one step at a provider to the next
 REFRESH = "0.01"  # minutes from one poll to the next
 LAST_STEPS = 2.5  # seconds before the end in which nothing more is done, so that all can be told
+ROUND = 8.0  # seconds that creating, changing and deleting takes at every provider, with the last steps
 GRACE = 5.0  # seconds that what was done may take to be told once the time is over
 BASELINES = 20.0  # seconds
 LOOK = 0.2  # seconds
@@ -49,9 +50,12 @@ class Stage:
         self._names: dict[int, str] = {}
 
     async def play(self, seconds: float | None) -> None:
-        """Play for *seconds* from now, or until cancelled.  Raises `Failed` when it cannot be set up."""
+        """Play for *seconds* from now, or until cancelled.  Raises `Failed` when it cannot be set up.
+
+        On a machine that takes long to set it up there is still a whole round of changes to see.
+        """
         now = asyncio.get_running_loop().time
-        end = None if seconds is None else now() + seconds
+        began = now()
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
             self._show.step(
@@ -74,6 +78,7 @@ class Stage:
             api = await enter(household.api())
             actors = await self._settle(api, household, workshop, f"{callback}/events")
             self._show.where(household, callback)
+            end = None if seconds is None else max(began + seconds, now() + ROUND)
             await self._live(actors, household, end)
 
     async def _settle(
