@@ -22,7 +22,7 @@ from daemon.store.instances import encode_id
 BEAT = 0.5  # seconds from one step at a provider to the next
 REFRESH = "0.01"  # minutes from one poll to the next
 LAST_STEPS = 2.5  # seconds before the end in which nothing more is done, so that all can be told
-ROUND = 8.0  # seconds that creating, changing and deleting takes at every provider, with the last steps
+ROUND = 8.0  # seconds that a whole round of changes takes, with the last steps
 GRACE = 5.0  # seconds that what was done may take to be told once the time is over
 BASELINES = 20.0  # seconds
 LOOK = 0.2  # seconds
