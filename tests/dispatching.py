@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -198,6 +198,7 @@ class World:
 
     async def crash(self) -> None:
         """End everything without a last word."""
+        self.dispatcher._delivery = replace(self.dispatcher._delivery, drain=0.02)
         writing, *others = self._tasks
         for task in (writing, *others):
             task.cancel()

@@ -399,7 +399,7 @@ class Lane:
         *delay* is until the next attempt, None when the schedule has ended; *doubtful* when it may have been
         accepted all the same; *quiet* seconds the receiver wants to be left alone; *jitter* in -1..1.
         """
-        self._trouble(now, quiet=quiet, jitter=jitter)
+        self._trouble(now, probe=item.probe, quiet=quiet, jitter=jitter)
         item.doubtful = item.doubtful or doubtful
         attempts = item.attempts
         if not item.probe:
@@ -422,9 +422,11 @@ class Lane:
             item, "retrying", now, attempts=attempts, due=item.due, status=status, error=error
         )
 
-    def _trouble(self, now: float, *, quiet: float, jitter: float) -> None:
+    def _trouble(self, now: float, *, probe: bool, quiet: float, jitter: float) -> None:
         self.in_flight -= 1
-        self.failures += 1
+        # Attempts that were out together when the breaker opened are one outage: only a failed probe adds to the pause.
+        if probe or self.failures < self.rules.breaker:
+            self.failures += 1
         if self.failing is None:
             self.failing = now
         if self.failures >= self.rules.breaker:

@@ -63,8 +63,8 @@ AWAY: tuple[type[BaseException], ...] = (*OUTAGE, Outage)
 def is_outage(error: BaseException) -> bool:
     """Whether the database is away.
 
-    asyncpg calls an argument that it cannot encode an InterfaceError too (and a ValueError): that is a mistake
-    in the data, and trying again with another connection would fail for ever.
+    Of asyncpg's InterfaceErrors those that are ValueErrors too are about what it was given (its own DataError):
+    a mistake in the data, with which another connection would not help.
     """
     return isinstance(error, AWAY) and not isinstance(error, ValueError)
 

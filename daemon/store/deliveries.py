@@ -50,7 +50,11 @@ SELECT d.notification, d.state, d.attempts, d.due, d.doubtful,
   FROM (SELECT notification, state, attempts, due, doubtful FROM deliveries
          WHERE callback_id = $1 AND state NOT IN ('delivered', 'dead')
          ORDER BY notification LIMIT $2) AS d
-  JOIN log ON log.position BETWEEN d.notification AND d.notification + 19 AND log.notification = d.notification
+  -- By position for each row, whatever the planner thinks of the log's size: it is twenty rows at most.
+ CROSS JOIN LATERAL (SELECT object_type, object_id FROM log AS l
+                      WHERE l.position BETWEEN d.notification AND d.notification + 19
+                        AND l.notification = d.notification
+                      LIMIT 20) AS log
  GROUP BY d.notification, d.state, d.attempts, d.due, d.doubtful
  ORDER BY d.notification
 """
@@ -59,7 +63,11 @@ OPEN_SOME = """
 SELECT d.notification, d.state, d.attempts, d.due, d.doubtful,
        array_agg(DISTINCT ARRAY[log.object_type, log.object_id]) AS objects
   FROM deliveries AS d
-  JOIN log ON log.position BETWEEN d.notification AND d.notification + 19 AND log.notification = d.notification
+  -- By position for each row, whatever the planner thinks of the log's size: it is twenty rows at most.
+ CROSS JOIN LATERAL (SELECT object_type, object_id FROM log AS l
+                      WHERE l.position BETWEEN d.notification AND d.notification + 19
+                        AND l.notification = d.notification
+                      LIMIT 20) AS log
  WHERE callback_id = $1 AND d.notification = ANY($2::bigint[]) AND state NOT IN ('delivered', 'dead')
  GROUP BY d.notification, d.state, d.attempts, d.due, d.doubtful
  ORDER BY d.notification

@@ -60,7 +60,8 @@ def test_backlog_and_what_comes_live(dsn: str, keys: Keys, run: Any) -> None:
             await world.accepted(42)
             await world.settled({"delivered": 42})
             numbers = [*range(40), *range(30)]
-            assert receiver.order == [str(n) for n in numbers]
+            # Eight go at once: in order is promised for each object, not for all.
+            assert sorted(map(int, receiver.order)) == sorted(numbers)
             assert len(receiver.requests) == 42
             first = receiver.requests[0]
             assert first.url == "https://app.test/0"

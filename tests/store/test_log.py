@@ -105,7 +105,7 @@ def test_nobody_changes_the_log(dsn: str, keys: Keys, run: Any, role: str | None
     async def main() -> None:
         async with connected(dsn, role=None) as owner, connected(dsn, role=role) as conn:
             await append_once(owner, keys, opening())
-            await owner.execute("SELECT setval('log_position', 10_000_001)")
+            await owner.execute("SELECT setval('log_position', 10000001)")
             await append_once(owner, keys, Unit([state()]))
             before = await owner.fetch("SELECT position, data::text FROM log ORDER BY 1")
             assert len(before) == 3

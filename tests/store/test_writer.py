@@ -5,6 +5,7 @@ import random
 from dataclasses import replace
 from typing import Any
 
+import asyncpg
 import pytest
 import uvloop
 from databases import copied
@@ -27,6 +28,7 @@ from proxy import Proxy
 
 from daemon.errors import NotOwner, Outage
 from daemon.store import log, objects, writer
+from daemon.store.database import is_outage
 from daemon.store.log import Entry
 from daemon.store.vault import Keys
 from daemon.store.writer import Unit, Writer, append_once
@@ -52,6 +54,7 @@ def test_append_returns_after_the_commit(dsn: str, keys: Keys, run: Any) -> None
         async with Proxy(dsn) as proxy, connected(dsn) as other, writing(proxy.dsn, keys) as w:
             await w.append(opening())
             instance = await create_instance(w)
+            await until(lambda: w.commits == 2)
             asked = proxy.watch_commit()
             appending = asyncio.create_task(w.append(hook(instance, change(1))))
             await asked.happened.wait()
@@ -243,6 +246,29 @@ def test_receipts_tell_the_truth_whatever_breaks(server: str, template: str, see
         uvloop.run(main(dsn))
 
 
+def test_an_outage_is_told_from_a_mistake() -> None:
+    """A connection that broke, a server that shuts down and our own word for it are outages; bad data never is."""
+    away = [
+        ConnectionResetError(),
+        TimeoutError(),
+        asyncpg.ConnectionDoesNotExistError(),
+        asyncpg.InterfaceError("connection is closed"),
+        asyncpg.InternalClientError("cannot switch to state 12"),
+        asyncpg.exceptions.AdminShutdownError(),
+        asyncpg.exceptions.CannotConnectNowError(),
+        Outage(),
+    ]
+    mistakes = [
+        asyncpg.DataError(),
+        asyncpg.exceptions._base.DataError("invalid input for query argument $1"),
+        asyncpg.CheckViolationError(),
+        UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"),
+        NotOwner(),
+    ]
+    assert all(map(is_outage, away))
+    assert not any(map(is_outage, mistakes))
+
+
 def test_a_second_writer_is_refused(dsn: str, keys: Keys, run: Any) -> None:
     """While one process owns the database another's writer does not open, and does when the first has gone."""
 
@@ -397,7 +423,7 @@ def test_partitions_are_there_before_they_are_needed(dsn: str, keys: Keys, run: 
                 await w.append(opening())
                 instance = await create_instance(w)
             # The head is far below: what was drawn counts, and rolled back groups have drawn as well.
-            await owner.execute("SELECT setval('log_position', 19_999_995)")
+            await owner.execute("SELECT setval('log_position', 19999995)")
             async with writing(dsn, keys) as w:
                 receipt = await w.append(hook(instance, *[change(n) for n in range(10)]))
                 assert receipt.position == 19_999_996
@@ -406,7 +432,7 @@ def test_partitions_are_there_before_they_are_needed(dsn: str, keys: Keys, run: 
                     " WHERE kind = 'change' GROUP BY 1 ORDER BY 1"
                 )
                 assert [(r["part"], r["n"]) for r in rows] == [("log_1", 4), ("log_2", 6)]
-                await owner.execute("SELECT setval('log_position', 29_900_000)")
+                await owner.execute("SELECT setval('log_position', 29900000)")
                 with pytest.raises(Exception, match="json"):
                     await w.append(hook(instance, change("x"), raw="{"))
                 await until_row(owner, "SELECT to_regclass('log_3')::text")
