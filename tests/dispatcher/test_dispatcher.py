@@ -478,11 +478,11 @@ def test_a_callback_that_is_given_again_begins_anew(dsn: str, keys: Keys, run: A
                 for url in (None, "https://again.test/")
             )
             receiver.script = lambda r: GOOD
-            await world.writer.append(Unit([off]))
-            await polls(world.writer, instance, [2])
-            # At once, so that what is in memory may not have been told of the end.
-            await world.writer.append(Unit([on]))
-            await world.until(lambda: world.directory.get(instance).callback_url is not None)  # type: ignore[union-attr]  # it exists
+            # In one commit, so that nobody sees the time between.
+            between = [Unit([off]), poll(instance, change(2)), Unit([on])]
+            await asyncio.gather(*[world.writer.append(unit) for unit in between])
+            lanes = world.dispatcher._lanes
+            await world.until(lambda: instance in lanes and lanes[instance].since != instance)
             await polls(world.writer, instance, [3])
             world.later(60)
             await world.settled({"dead": 1, "delivered": 1})

@@ -97,17 +97,32 @@ class Machine(RuleBasedStateMachine):
 
     # ── the outside ──────────────────────────────────────────────────────────────────────────────────
 
-    @rule(objects=st.lists(st.sampled_from("ABCD"), min_size=1, max_size=2), gap=st.integers(1, 3))
-    def append(self, objects: list[str], gap: int) -> None:
-        """The log gets a notification, and entries that are not for this lane."""
-        made = notification(self.stored.head + gap, *objects)
-        self.stored.log[made.position] = made
-        self.stored.head = made.last
+    @rule(
+        many=st.lists(
+            st.lists(st.sampled_from("ABCDEF"), min_size=1, max_size=2), min_size=1, max_size=6
+        ),
+        gap=st.integers(1, 3),
+    )
+    def append(self, many: list[list[str]], gap: int) -> None:
+        """The log gets notifications, and entries that are not for this lane."""
+        for objects in many:
+            made = notification(self.stored.head + gap, *objects)
+            self.stored.log[made.position] = made
+            self.stored.head = made.last
 
     @rule(seconds=st.sampled_from([0.3, 1.0, 5.0, 40.0]))
     def time(self, seconds: float) -> None:
         """Time goes by."""
         self.now += seconds
+
+    @rule()
+    def reserve(self) -> None:
+        """What is read gets its reservation, and goes."""
+        self.read()
+        self.flush()
+        while self.flushes:
+            self.commit()
+        self.send()
 
     @rule()
     def read(self) -> None:
@@ -142,13 +157,14 @@ class Machine(RuleBasedStateMachine):
         assert len(fresh) <= RULES.window, "more out than a window"
 
     @precondition(lambda self: self.out)
-    @rule(which=st.integers(0, 9))
-    def accept(self, which: int) -> None:
-        """The receiver answers 200."""
-        item = self.out.pop(which % len(self.out))
-        self.accepted.add(item.position)
-        self.done.add(item.position)
-        self.lane.delivered(item, self.now, 200)
+    @rule(which=st.integers(0, 9), number=st.integers(1, 3))
+    def accept(self, which: int, number: int) -> None:
+        """The receiver answers 200, to one or more."""
+        for _ in range(min(number, len(self.out))):
+            item = self.out.pop(which % len(self.out))
+            self.accepted.add(item.position)
+            self.done.add(item.position)
+            self.lane.delivered(item, self.now, 200)
 
     @precondition(lambda self: self.out)
     @rule(
@@ -289,7 +305,7 @@ class Machine(RuleBasedStateMachine):
         was = self.lane.paused
         self.lane.paused = True
         while self.out:
-            self.accept(0)
+            self.accept(0, 1)
         while self.flushes:
             self.commit()
         self.lane.withdraw()
@@ -337,7 +353,7 @@ class Machine(RuleBasedStateMachine):
             self.read()
             self.send()
             while self.out:
-                self.accept(0)
+                self.accept(0, 1)
             self.flush()
             while self.flushes:
                 self.commit()
@@ -347,7 +363,7 @@ class Machine(RuleBasedStateMachine):
         pytest.fail(f"stuck: {self.lane}")
 
 
-Machine.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+Machine.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
 
 TestMachine = Machine.TestCase
 TestMachine.__doc__ = (
@@ -470,3 +486,41 @@ def test_what_was_read_is_passed_over() -> None:
     reserve(lane, 2)
     taken = [item.position for _ in range(3) if (item := lane.take(0.0)) is not None]
     assert taken == [1, 2]
+
+
+def test_times_that_were_brought_forward_leave_no_heap() -> None:
+    """However often retries are brought forward, the lane keeps a bounded number of times, and every retry comes."""
+    lane = a_lane(Rules(window=20))
+    lane.offer([notification(n, f"{n}") for n in range(1, 9)])
+    reserve(lane, 8)
+    while (item := lane.take(0.0)) is not None:
+        lane.failed(item, 0.0, error="no", delay=1e6)
+    for now in range(1, 200):
+        lane.retry_now(float(now))
+        assert len(lane._due) <= 2 * 8 + 65
+    lane.wake_due(200.0)
+    reserve(lane, 8)
+    taken = [item.position for _ in range(9) if (item := lane.take(200.0)) is not None]
+    assert sorted(taken) == list(range(1, 9))
+
+
+def test_a_lane_is_not_loaded_again_under_a_write() -> None:
+    """While what is settled is being written, the rows are older than the lane: it is not replaced then."""
+    lane = a_lane(RULES, partial=True, restored=6)
+    lane.cursor = lane.read = 6
+    for position in range(1, 7):
+        lane.restore(
+            position, frozenset({("c", f"{position}")}), State.RETRYING, 1, 0.0, doubtful=False
+        )
+    lane.wake_due(1.0)
+    reserve(lane, 6)
+    for _ in range(2):
+        out = [item for _ in range(3) if (item := lane.take(1.0)) is not None]
+        assert not lane.reloadable
+        for item in out:
+            lane.delivered(item, 1.0, 200)
+    assert not lane.reloadable
+    _, _, done = lane.flush(6)
+    assert not lane.reloadable
+    lane.flushed(done)
+    assert lane.reloadable
