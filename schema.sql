@@ -42,6 +42,7 @@ CREATE TABLE log (
     notification bigint,                -- position of the first change that travels with this one
     source       bigint,                -- of a webhook: position of the row whose data is the provider's body
     polled       timestamptz,           -- of a poll: when the provider answered
+    place        text,                  -- where the object is at the provider, if objects have places there
     -- json, not jsonb: it keeps what the provider wrote, and goes out again without being parsed
     data         json,
     PRIMARY KEY (position),
@@ -50,7 +51,7 @@ CREATE TABLE log (
         'log.opened', 'user.added', 'user.removed',
         'instance.created', 'instance.configured', 'instance.enabled', 'instance.disabled', 'instance.deleted',
         'poll.baseline', 'poll.completed', 'poll.failed', 'poll.recovered', 'poll.disabled', 'poll.resumed',
-        'sweep.allowed',
+        'poll.set_back', 'sweep.allowed',
         'callback.disabled', 'callback.enabled',
         'delivery', 'delivery.asked', 'replay.requested')),
     CONSTRAINT change_whole CHECK (kind <> 'change' OR (
@@ -63,8 +64,9 @@ CREATE TABLE log (
 
 -- An instance's changes in order: a lane that is behind, and GET /instances/{id}/events.
 CREATE INDEX log_changes ON log (instance_id, position) WHERE kind = 'change';
--- An instance's life: its state at any position (a redelivery is rendered as of its notification).
-CREATE INDEX log_life ON log (instance_id, position) WHERE kind <> 'change' AND instance_id IS NOT NULL;
+-- An instance's life: its state at any position (a redelivery is rendered as of its notification).  Its polls are
+-- many and not among them.
+CREATE INDEX log_life ON log (instance_id, position) WHERE kind LIKE 'instance.%';
 
 COMMENT ON TABLE log IS 'tidings schema 1';
 
@@ -103,7 +105,7 @@ SELECT log_extend(10000000);
 
 -- Draws *n* consecutive positions.  Whoever calls it holds the append lock until the transaction ends: call
 -- it as late as possible.  The transaction's id lets a writer whose connection broke during COMMIT ask, by
--- pg_xact_status, what became of it.
+-- the entries that have it, what became of it.
 CREATE FUNCTION log_draw(n integer, OUT first bigint, OUT xid text) LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock(7434602);
@@ -155,7 +157,8 @@ CREATE TABLE instances (
     disabled        boolean NOT NULL,
     created         timestamptz NOT NULL,
     updated         timestamptz NOT NULL,
-    revision        bigint  NOT NULL              -- position of the entry that made it what it is
+    revision        bigint  NOT NULL,             -- position of the entry that made it what it is
+    reason          text                          -- why it is off, where tidings switched it off
 );
 CREATE INDEX instances_organization ON instances (organization_id, id);
 
@@ -167,8 +170,11 @@ CREATE TABLE objects (
     changed     timestamptz,
     deleted     boolean NOT NULL,
     position    bigint  NOT NULL,
+    place       text COLLATE "C",                 -- as the latest entry has it: a path, its parts divided by /
     PRIMARY KEY (instance_id, object_type, object_id)
 ) WITH (fillfactor = 85);
+-- What is at a place or below it.  Of a place its beginning, for an index holds no key of any length.
+CREATE INDEX objects_place ON objects (instance_id, object_type, left(place, 500)) WHERE place IS NOT NULL;
 
 -- Events that webhooks brought, to recognise one that comes again.
 CREATE TABLE seen (
@@ -183,7 +189,8 @@ CREATE TABLE cursors (
     resource    text   NOT NULL,
     cursor      timestamptz,                      -- the provider's time up to which it is read
     baseline    timestamptz,                      -- null until the first poll has ended
-    polled      timestamptz,                      -- the last poll that found something
+    polled      timestamptz,                      -- the last poll that found something, by the provider's clock
+    noted       timestamptz,                      -- when the log was told of it, by this database's clock
     swept       timestamptz,
     failures    integer NOT NULL DEFAULT 0,       -- polls failed in a row
     failed      timestamptz,
@@ -191,6 +198,7 @@ CREATE TABLE cursors (
     error       text,
     disabled    boolean NOT NULL DEFAULT false,
     allow_sweep boolean NOT NULL DEFAULT false,   -- a person allowed a sweep beyond the brake
+    token       text,                             -- of a change feed: the provider's word for what is read
     PRIMARY KEY (instance_id, resource),
     CONSTRAINT failing_or_not CHECK ((failures = 0) = (error IS NULL))
 );
@@ -230,6 +238,7 @@ CREATE TABLE deliveries (
     status       smallint,                        -- the receiver's HTTP status
     error        text,
     doubtful     boolean  NOT NULL,               -- an attempt may have been accepted without our knowing
+    decided      boolean  NOT NULL DEFAULT false, -- a person settled it
     PRIMARY KEY (callback_id, notification),
     CONSTRAINT state_known CHECK (state IN
         ('in_flight', 'waiting', 'retrying', 'in_doubt', 'held', 'delivered', 'dead')),

@@ -100,18 +100,26 @@ def retry_after(headers: Mapping[str, str], *, now: datetime, most: float) -> fl
     """The seconds that a `Retry-After` header asks for, at most *most*; None when it says nothing usable.
 
     RFC 9110, 10.2.3: seconds or an HTTP date; fractions of a second, which some servers send, are taken
-    too.  A date gone by is 0.  *headers* has lower-case or case-insensitive keys, *now* is aware.
+    too.  A date gone by is 0.  It is by the server's clock, so it counts from the answer's own `Date`; from *now*
+    (aware) where that is missing.  *headers* has lower-case or case-insensitive keys.
     """
     value = headers.get("retry-after", "").strip()
     if _SECONDS.fullmatch(value):
         return min(float(value), most)
+    date = _date(value)
+    if date is None:
+        return None
+    sent = _date(headers.get("date", "")) or now
+    return min(max(0.0, (date - sent).total_seconds()), most)
+
+
+def _date(value: str) -> datetime | None:
     try:
         date = parsedate_to_datetime(value)
     except (ValueError, OverflowError, IndexError, TypeError):
         return None
-    if date.tzinfo is None:  # `-0000`, and the asctime form, which names no zone: both mean UTC
-        date = date.replace(tzinfo=UTC)
-    return min(max(0.0, (date - now).total_seconds()), most)
+    # `-0000`, and the asctime form, which names no zone: both mean UTC.
+    return date.replace(tzinfo=UTC) if date.tzinfo is None else date
 
 
 def _jittered(delay: float, jitter: float, chance: Chance) -> float:
@@ -139,9 +147,6 @@ def _text(seconds: float) -> str:
             return f"{seconds / size:.0f}{unit}"
     return f"{seconds:.10g}s"
 
-
-DEFAULT = Schedule.parse("5s, 30s, 2m, 10m, 30m, 1h, 3h, 6h, 12h, 24h, 24h, 24h")
-"""Thirteen attempts over not quite four days: a long weekend."""
 
 ELEMENTS = Schedule.at([2.0 ** (2 * x) for x in range(1, 10)])
 """`notification.webhook.failure.policy: retry` as the Cloud Elements portal documented it.

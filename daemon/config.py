@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from daemon.errors import ConfigError
 from daemon.forms import (
@@ -25,6 +25,7 @@ from daemon.forms import (
     Locations,
     Network,
     Networks,
+    Origins,
     Schedule,
     Share,
     Size,
@@ -92,6 +93,7 @@ class Elements(Section):
     """The operators' own elements."""
 
     directories: Annotated[tuple[Path, ...], Locations()] = ()
+    stand_ins: Annotated[Mapping[str, str], Origins()] = Field(default_factory=dict)
 
 
 class Outbound(Section):
@@ -111,7 +113,7 @@ class Delivery(Section):
     retries: Annotated[tuple[float, ...], Schedule(1, 7 * DAY)] = (
         *(5.0, 300.0, 1800.0),
         *(2 * HOUR, 5 * HOUR, 10 * HOUR, 14 * HOUR, 20 * HOUR, 24 * HOUR),
-    )
+    )  # ten attempts over a little more than three days: a long weekend
     connect_timeout: Annotated[float, Duration(0.1, 300)] = 5.0
     total_timeout: Annotated[float, Duration(0.1, 600)] = 30.0
     concurrency: Annotated[int, Count(1, 1000)] = 16

@@ -113,7 +113,8 @@ def _offset(text: str) -> timezone | None:
 class Reading:
     """A date as it was read: the moment (UTC), and how long a time the text may stand for.
 
-    `2018-08-20` may be any moment of that day: its *precision* is a day.
+    `2018-08-20` may be any moment of that day: its *precision* is a day.  A clock time that a zone has twice, where
+    daylight saving ends, is the first of the two, an hour less precise.
     """
 
     moment: datetime
@@ -222,7 +223,8 @@ class DatePattern:
             if self._regex is not None and (found := self._regex.fullmatch(text)):
                 last = self._tokens[-1]
                 literal = _offset(last.text) if last.letter == "O" else None
-                return Reading(_moment(found, literal or zone), self._precision(found))
+                zone = literal or zone
+                return _reading(found, zone, self._precision(found))
             return _standard(text, zone)
         except OverflowError:
             raise ValueError(f"{text!r} lies outside the years 1 to 9999") from None
@@ -236,6 +238,10 @@ class DatePattern:
         return max(self.precision, timedelta(seconds=1))
 
 
+# These two are cached because what is appended together has one moment, and is rendered together.
+
+
+@lru_cache(maxsize=64)
 def java_date(moment: datetime) -> str:
     """Java's `Date.toString()` in UTC: `Mon Aug 20 15:30:07 UTC 2018`."""
     utc = moment.astimezone(UTC)
@@ -244,6 +250,7 @@ def java_date(moment: datetime) -> str:
     return f"{_DAYS[utc.weekday()][:3]} {_MONTHS[utc.month - 1][:3]} {utc.day:02} {clock} UTC {utc.year:04}"
 
 
+@lru_cache(maxsize=64)
 def iso_seconds(moment: datetime) -> str:
     """`2018-08-20T15:29:06Z`: UTC, cut to whole seconds."""
     return moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
@@ -382,6 +389,22 @@ def _write_zone(token: _Token, local: datetime) -> str:
     return f"{sign}{minutes // 60:02}{colon}{minutes % 60:02}"
 
 
+def _reading(found: re.Match[str], zone: tzinfo, precision: timedelta) -> Reading:
+    moment = _moment(found, zone)
+    if found.groupdict().get("zone") is None:
+        precision += _again(moment, zone)
+    return Reading(moment, precision)
+
+
+def _again(moment: datetime, zone: tzinfo) -> timedelta:
+    """How much later the clocks of *zone* show the same once more: an hour where daylight saving ends, else nothing."""
+    if isinstance(zone, timezone):
+        return timedelta()
+    first = moment.astimezone(zone)
+    there, later = first.utcoffset(), first.replace(fold=1).utcoffset()
+    return there - later if there is not None and later is not None else timedelta()
+
+
 def _moment(found: re.Match[str], zone: tzinfo) -> datetime:
     """The moment, in UTC, that the groups of *found*, named by pattern letters, tell of."""
     part = {name: value for name, value in found.groupdict().items() if value is not None}
@@ -421,10 +444,11 @@ def _standard(text: str, zone: tzinfo) -> Reading:
     if (found := _ISO.fullmatch(text)) is not None:
         # A zone given for a text that has one would replace it.
         moment = (arrow.get(text) if found["zone"] else arrow.get(text, tzinfo=zone)).datetime
-        return Reading(moment.astimezone(UTC), _iso_precision(found["time"] or ""))
+        moment, precision = moment.astimezone(UTC), _iso_precision(found["time"] or "")
+        return Reading(moment, precision + (timedelta() if found["zone"] else _again(moment, zone)))
     for wordy in _WORDY:
         if (found := wordy.fullmatch(text)) is not None:
-            return Reading(_moment(found, zone), timedelta(seconds=1 if found["s"] else 60))
+            return _reading(found, zone, timedelta(seconds=1 if found["s"] else 60))
     raise ValueError("nor is it a complete ISO 8601 or RFC 822 date")
 
 

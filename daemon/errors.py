@@ -34,26 +34,52 @@ class ElementError(TidingsError):
 
 
 class Transient(ElementError):
-    """The provider cannot now: try later, not before *retry_after* seconds when it is given."""
+    """The provider cannot now: try later, not before *retry_after* seconds when it is given.
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+    *status* is the provider's HTTP status where it gave one; *body* is the beginning of its answer, for the element to
+    find a code in; it is not for showing.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        status: int | None = None,
+        body: bytes = b"",
+    ) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.status = status
+        self.body = body
 
 
 class Refused(ElementError):
     """The provider will not, and trying again does not help: a person must look.
 
-    *status* is the provider's HTTP status where it gave one.
+    *status* is the provider's HTTP status where it gave one; *body* is the beginning of its answer, for the element to
+    find a code in; it is not for showing.
     """
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
+    def __init__(self, message: str, *, status: int | None = None, body: bytes = b"") -> None:
         super().__init__(message)
         self.status = status
+        self.body = body
 
 
 class Unauthorized(Refused):
     """The provider does not accept the credentials: refresh them, or ask the account's owner."""
+
+
+class TokenLost(ElementError):
+    """The provider no longer knows how far its change feed was read: read from the beginning and compare.
+
+    With *elsewhere* the token was of another feed, for what is to be watched has changed: set a baseline again.
+    """
+
+    def __init__(self, message: str, *, elsewhere: bool = False) -> None:
+        super().__init__(message)
+        self.elsewhere = elsewhere
 
 
 class BadSignature(ElementError):

@@ -237,6 +237,27 @@ class WebAddress(Form):
         return url.rstrip("/")
 
 
+class Origins(Form):
+    """Names, each with the scheme, host and port that stand in for its own."""
+
+    should = 'a table such as { hubspot = "http://127.0.0.1:8097" }'
+
+    def read(self, value: object, base: Path) -> dict[str, str]:
+        if isinstance(value, Variable):
+            pairs = [item.partition("=") for item in map(str, _items(value))]
+            value = {name.strip(): origin.strip() for name, _, origin in pairs}
+        if not isinstance(value, dict):
+            raise ValueError  # noqa: TRY004 — read() promises ValueError
+        return {str(name): self._origin(origin) for name, origin in value.items()}
+
+    def _origin(self, value: object) -> str:
+        url = _url(value, "http", "https")
+        parts = urlsplit(url)
+        if not parts.hostname or "@" in parts.netloc or url.rstrip("/").count("/") > len("//"):
+            raise ValueError(f"{self.should}: scheme, host and port, nothing else")
+        return url.rstrip("/")
+
+
 class Database(Form):
     """PostgreSQL's connection URI."""
 

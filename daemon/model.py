@@ -58,6 +58,8 @@ class Change:
     *changed* is the provider's own time of the change where it gives one (aware, UTC).
     *fingerprint* (16 bytes) names this version of this object: the same version seen twice has the same
     fingerprint.  *data* is JSON: of a poll, the record; of a webhook, empty unless it holds the whole body.
+    *place* is where the object is, at a provider whose objects have places; None where they have none, or it has
+    no place any more.
     """
 
     object_type: str
@@ -66,6 +68,7 @@ class Change:
     changed: datetime | None
     fingerprint: bytes
     data: bytes = b""
+    place: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,40 @@ class Page:
     records: tuple[Json, ...]
     asked: datetime
     last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FeedEntry:
+    """What a change feed says of one place: the object that is there now, or that what was there is gone.
+
+    *place* is a path whose parts are divided by `/`.  *object_id* and *record* are those of the object that is there
+    now; both are empty where there is none.  Whatever else was at the place is no longer there, nor what was below
+    it, unless *keeps_below* is true (a folder that comes where a folder was).  *version* names what the object holds;
+    its place is not part of it, so a *version* seen at another place is a move.
+    """
+
+    place: str
+    object_id: str = ""
+    version: str = ""
+    record: Json | None = None
+    keeps_below: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FeedPage:
+    """One page of a provider's change feed: what is said to be, in the order in which it is to be believed.
+
+    *token* is the provider's word for having read up to the end of this page.  *last* is true when nothing follows
+    for now.  The feed speaks of all that is at or below *root*.  *place_field* is the field in which a record says
+    its place.  *asked* is the provider's own clock when it answered, or ours where it gave none.
+    """
+
+    entries: tuple[FeedEntry, ...]
+    token: str
+    asked: datetime
+    last: bool = False
+    root: str = ""
+    place_field: str = "place"
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +236,8 @@ class Instance:
     """An authenticated account at a provider.
 
     *configuration* is as the API shows it: every value a string or None, secrets masked.  *revision* is the
-    position of the log entry that made the instance what it is.
+    position of the log entry that made the instance what it is.  *reason* says why it is off, where tidings itself
+    switched it off.
     """
 
     id: int
@@ -215,6 +253,7 @@ class Instance:
     created: datetime
     updated: datetime
     revision: int
+    reason: str | None = None
 
     @property
     def notifies(self) -> bool:
@@ -228,7 +267,12 @@ class Instance:
         return url if self.notifies and url and url != "false" else None
 
     @property
-    def polled(self) -> bool:
-        """Whether it wants to be polled, as far as its configuration says (the element has a word too)."""
+    def wants_polling(self) -> bool:
+        """Whether its configuration leaves the finding of changes to polls (the element has a word too)."""
         vendor = (self.configuration.get("event.vendor.type") or "").lower()
-        return self.notifies and not self.disabled and vendor in {"", "polling", "both"}
+        return self.notifies and vendor in {"", "polling", "both"}
+
+    @property
+    def polled(self) -> bool:
+        """Whether it is to be polled now."""
+        return self.wants_polling and not self.disabled

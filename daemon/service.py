@@ -10,7 +10,9 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -21,7 +23,9 @@ from aiohttp import web
 from daemon import elements, systemd
 from daemon.api import Arrivals, Context
 from daemon.backoff import Schedule
+from daemon.caretaker import Caretaker
 from daemon.config import Config
+from daemon.connections import Connections
 from daemon.dispatcher import Delivery, Dispatcher
 from daemon.dispatcher.handshake import Handshakes
 from daemon.dispatcher.lane import Rules
@@ -32,9 +36,9 @@ from daemon.outbound.sender import Sender
 from daemon.poller import Pollers, Polling
 from daemon.server import make_app, open_site
 from daemon.store import database, log, vault
-from daemon.store.database import AWAY, Pool
+from daemon.store.database import AWAY, Connection, Pool
 from daemon.store.directory import Directory
-from daemon.store.embedded import embedded_postgres
+from daemon.store.embedded import embedded_postgres, keep_running
 from daemon.store.log import Entry
 from daemon.store.writer import Unit, Writer, append_once
 from daemon.supervisor import Loop, stop_on_signals, supervise
@@ -66,6 +70,12 @@ class Base:
     dsn: str
     pool: Pool
     keys: vault.Keys
+    connect_timeout: float
+
+    async def connect(self, *, owner: bool = False) -> Connection:
+        """One connection beside the pool, as the daemon's role or as the *owner*; raises one of `OUTAGE`."""
+        role = None if owner else database.ROLE
+        return await database.connect(self.dsn, role=role, timeout=self.connect_timeout)
 
 
 @asynccontextmanager
@@ -80,16 +90,20 @@ async def open_base(config: Config, *, opened: bool = True) -> AsyncIterator[Bas
         config.state.directory.mkdir(parents=True, exist_ok=True)
         keys = vault.load_keys(config.vault.key_file, create=True)
         if config.database.dsn is None:
-            dsn = await enter(embedded_postgres(config.state.directory / "postgres"))
+            dsn = await enter(embedded_postgres(_embedded(config)))
         else:
             dsn = config.database.dsn.reveal()
-        await database.install(dsn)
+        chosen = config.database
+        await database.install(dsn, connect_timeout=chosen.connect_timeout)
         pool = await enter(
             database.open_pool(
-                dsn, size=config.database.pool_size, command_timeout=config.database.command_timeout
+                dsn,
+                size=chosen.pool_size,
+                connect_timeout=chosen.connect_timeout,
+                command_timeout=chosen.command_timeout,
             )
         )
-        base = Base(dsn, pool, keys)
+        base = Base(dsn, pool, keys, chosen.connect_timeout)
         if opened:
             await open_log(base)
         yield base
@@ -101,14 +115,19 @@ async def serve(config: Config, *, ready: "asyncio.Future[str] | None" = None) -
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         base = await enter(open_base(config))
-        registry = elements.load(config.elements.directories)
+        registry = elements.load(config.elements.directories, stand_ins=config.elements.stand_ins)
         directory = Directory(pool=base.pool, keys=base.keys)
         addresses = AddressPolicy(allow=config.outbound.allow_networks)
         http = await enter(open_client(config, addresses))
         sender = await enter(open_sender(config, addresses))
         arrivals = Arrivals(base.pool)
         follower = Follower(base=base, directory=directory, arrivals=arrivals)
-        writer = Writer(dsn=base.dsn, keys=base.keys, on_append=follower.appended)
+        writer = Writer(
+            dsn=base.dsn,
+            keys=base.keys,
+            on_append=follower.appended,
+            connect_timeout=base.connect_timeout,
+        )
         await writer.open()
         await directory.load()
         dispatcher = Dispatcher(
@@ -120,13 +139,24 @@ async def serve(config: Config, *, ready: "asyncio.Future[str] | None" = None) -
             handshakes=Handshakes(asker=sender, origin=_host(config.server.url), agent=AGENT),
             agent=AGENT,
         )
-        pollers = Pollers(polling=polling(config, base, writer, directory, http), elements=registry)
+        connections = Connections(http=http, elements=registry, directory=directory, writer=writer)
+        pollers = Pollers(
+            polling=polling(config, base, writer, directory, connections), elements=registry
+        )
+        caretaker = Caretaker(
+            directory=directory,
+            elements=registry,
+            connections=connections,
+            writer=writer,
+            public_url=config.server.url,
+        )
         follower.dispatcher, follower.pollers = dispatcher, pollers
         webhooks = Webhooks(
             elements=registry,
             directory=directory,
             writer=writer,
             wake_poller=pollers.wake,
+            hint_poller=pollers.hint,
             public_url=config.server.url,
             timeout=config.server.webhook_timeout,
         )
@@ -138,6 +168,7 @@ async def serve(config: Config, *, ready: "asyncio.Future[str] | None" = None) -
             directory=directory,
             elements=registry,
             http=http,
+            connections=connections,
             addresses=addresses,
             public_url=config.server.url,
         )
@@ -153,16 +184,30 @@ async def serve(config: Config, *, ready: "asyncio.Future[str] | None" = None) -
             [
                 site,
                 Loop("pollers", pollers.run),
+                Loop("caretaker", caretaker.run),
                 Loop("dispatcher", dispatcher.run, phase=1),
                 Loop("arrivals", arrivals.run, phase=1),
                 Loop("follow", follower.run, phase=2),
                 Loop("writer", writer.run, phase=3),
                 Loop("watchdog", Watchdog(lambda: alive(base.pool)).run, phase=3),
+                *database_loops(config),
             ],
             stop=stop,
             grace=config.server.stop_grace,
         )
         systemd.notify(systemd.STOPPING)
+
+
+def database_loops(config: Config) -> list[Loop]:
+    """What keeps the database running: the embedded one only, another's is somebody else's to start."""
+    if config.database.dsn is not None:
+        return []
+    return [Loop("postgres", partial(keep_running, _embedded(config)), phase=3)]
+
+
+def _embedded(config: Config) -> Path:
+    """Where the embedded PostgreSQL has its data."""
+    return config.state.directory / "postgres"
 
 
 async def alive(pool: Pool) -> None:
@@ -206,9 +251,14 @@ def open_sender(config: Config, addresses: AddressPolicy) -> Sender:
             connect=chosen.connect_timeout,
             head=chosen.total_timeout,
             total=chosen.total_timeout,
-            per_origin=max(connection.Limits().per_origin, chosen.concurrency),
+            per_origin=per_origin(config),
         ),
     )
+
+
+def per_origin(config: Config) -> int:
+    """Connections to one origin, and attempts at once to the callbacks there."""
+    return max(connection.Limits().per_origin, config.delivery.concurrency)
 
 
 def _host(url: str) -> str:
@@ -223,12 +273,17 @@ def delivery(config: Config) -> Delivery:
         schedule=Schedule(chosen.retries),
         rules=Rules(window=chosen.window, concurrency=chosen.concurrency),
         disable_after=chosen.disable_after,
+        per_origin=per_origin(config),
         drain=config.server.stop_grace,
     )
 
 
 def polling(
-    config: Config, base: Base, writer: Writer, directory: Directory, http: Client
+    config: Config,
+    base: Base,
+    writer: Writer,
+    directory: Directory,
+    connections: Connections,
 ) -> Polling:
     """How providers are polled."""
     chosen = config.polling
@@ -236,7 +291,7 @@ def polling(
         pool=base.pool,
         writer=writer,
         directory=directory,
-        http=http,
+        connections=connections,
         turns=asyncio.Semaphore(chosen.concurrency),
         jitter=chosen.jitter,
         disable_after_failures=chosen.disable_after_failures,
@@ -304,7 +359,7 @@ class Follower:
             while True:
                 try:
                     if listening is None or listening.is_closed():
-                        listening = await database.connect(self._base.dsn)
+                        listening = await self._base.connect()
                         await listening.add_listener("tidings", self._told)
                     await self._directory.refresh()
                 except AWAY as error:
@@ -322,7 +377,7 @@ class Follower:
 
 async def open_log(base: Base) -> None:
     """Give a new log its first entry, which holds what tells its event ids from another log's."""
-    conn = await database.connect(base.dsn)
+    conn = await base.connect()
     try:
         if await log.head(conn) == 0:
             data = orjson.dumps({"id": secrets.token_hex(4)}).decode()

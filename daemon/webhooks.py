@@ -1,13 +1,16 @@
 """Webhook intake: verify, route, append, and only then answer 2xx.
 
-    POST|GET /events/{elementKey}[/{encodedId}]      (with and without the API's prefix)
+    POST|GET /events/{elementKey}[/{encodedId}[.{secret}]]      (with and without the API's prefix)
 
 A request finds its instances by the id in the path (base64 of the decimal id, or the id itself), by the header
 `Element-Instances`, or by what its body says of the account (facts, 5.3).  What names nobody we know is answered
 2xx and counted: the provider cannot do anything about it.
 
 The signature is verified over the bytes as they came.  Where one address serves many instances, the body says
-whose secret to verify with; until that is done nothing of the body is believed.
+whose secret to verify with; until that is done nothing of the body is believed.  A provider that does not sign
+knows the secret in an instance's address; what comes without it may be from anybody, and only wakes the poller.
+
+One change is one notification: what a poll will show is left to the poll, and the webhook hurries it on.
 """
 
 import asyncio
@@ -18,18 +21,17 @@ from hashlib import blake2b
 import structlog
 from aiohttp import web
 
+from daemon import webhook_urls
 from daemon.elements import Registry
 from daemon.elements.base import Element
 from daemon.errors import BadSignature, Invalid, NotFound, Outage
 from daemon.model import Change, Incoming, Instance, Received, Reply, WebhookEvent
-from daemon.plans import unfilled
+from daemon.plans import compile_plans, unfilled
 from daemon.store.directory import Directory
-from daemon.store.instances import decode_id
 from daemon.store.writer import Intake, Unit, Writer
+from daemon.webhook_urls import PREFIX
 
 log = structlog.get_logger()
-
-PREFIX = "/elements/api-v2"
 
 LONGEST_NAME = 1000  # characters of an object's id or type
 
@@ -44,6 +46,7 @@ class Webhooks:
         directory: Directory,
         writer: Writer,
         wake_poller: Callable[[int], None],
+        hint_poller: Callable[[int, Sequence[tuple[str, str]]], None] | None = None,
         public_url: str,
         timeout: float,
     ) -> None:
@@ -52,8 +55,10 @@ class Webhooks:
         self._directory = directory
         self._writer = writer
         self._wake_poller = wake_poller
+        self._hint_poller = hint_poller
         self._public_url = public_url
         self._timeout = timeout
+        self._polled: dict[int, tuple[int, frozenset[str]]] = {}
         self.counts: Counter[str] = Counter()
         """accepted, duplicate: events.  unknown, refused: requests.  ignored, hint: requests, for each instance."""
 
@@ -93,14 +98,14 @@ class Webhooks:
         Raises `BadSignature`, `Invalid` for a body that cannot be read, `NotFound` for an address that names
         no instance, `Outage`.
         """
-        named = self._named(element, incoming, encoded)
+        named, trusted = await self._named(element, incoming, encoded)
         challenge = element.handshake(incoming, await self._settings_of(named))
         if challenge is not None:
             return challenge
         instances = named if named is not None else self._routed(element, incoming)
         if not instances:
             return self._unknown(element, incoming)
-        unit, reply = await self._unit(element, incoming, instances)
+        unit, reply = await self._unit(element, incoming, instances, trusted=trusted)
         if unit.intakes:
             receipt = await self._writer.append(unit)
             self.counts["accepted"] += receipt.appended
@@ -121,7 +126,7 @@ class Webhooks:
             return Reply()
 
     async def _unit(
-        self, element: Element, incoming: Incoming, instances: Sequence[Instance]
+        self, element: Element, incoming: Incoming, instances: Sequence[Instance], *, trusted: bool
     ) -> tuple[Unit, Reply]:
         intakes: list[Intake] = []
         reply: Reply | None = None
@@ -130,7 +135,7 @@ class Webhooks:
             # A body may name thousands, and each is a verification: the others have their turn in between.
             await asyncio.sleep(0)
             try:
-                received = element.receive(incoming, await self._directory.settings(instance))
+                received = await self._received(element, incoming, instance, trusted=trusted)
             except BadSignature as error:
                 refused = error
                 continue
@@ -140,39 +145,67 @@ class Webhooks:
             ]
             if not instance.notifies or not events:
                 self.counts["ignored"] += 1
-            elif _reads_itself(element, instance, received):
+                continue
+            hints = not trusted or received.hint
+            left: list[WebhookEvent] = []
+            named: list[tuple[str, str]] = []
+            for one in events:
+                if self._reads_itself(element, instance, one, hints):
+                    named.append((one.object_type, one.object_id))
+                else:
+                    left.append(one)
+            if named:
+                # Who is not trusted could have us ask for anything.
+                if trusted and self._hint_poller is not None:
+                    self._hint_poller(instance.id, named)
                 self._wake_poller(instance.id)
                 self.counts["hint"] += 1
-            else:
-                changes = [_change(event) for event in events]
+            if left:
+                changes = [_change(event) for event in left]
                 intakes.append(Intake(instance.id, changes, raw=received.raw.decode()))
         if reply is None:
             self.counts["refused"] += 1
             raise refused or BadSignature("the webhook is not signed by any account that it names")
         return Unit(intakes=intakes), reply
 
-    def _named(
+    async def _received(
+        self, element: Element, incoming: Incoming, instance: Instance, *, trusted: bool
+    ) -> Received:
+        if not trusted and not self._resources(element, instance):
+            raise BadSignature(
+                f"{element.key} does not sign: its webhooks have to come to the instance's `webhookUrl`, secret included"
+            )
+        return element.receive(incoming, await self._directory.settings(instance))
+
+    async def _named(
         self, element: Element, incoming: Incoming, encoded: str | None
-    ) -> list[Instance] | None:
-        """The instances that path or header name; None where they name none and the body has to."""
+    ) -> tuple[list[Instance] | None, bool]:
+        """The instances that path or header name, None where the body has to; and whether what comes may be believed."""
         if encoded:
-            instance = self._directory.get(decode_id(encoded))
+            place = webhook_urls.read(encoded)
+            instance = self._directory.get(place.instance_id)
+            trusted = not element.unguessable
+            if instance is not None and element.unguessable and place.secret:
+                trusted = place.opens(await self._directory.settings(instance))
+                instance = instance if trusted else None
             if instance is None or instance.element_key != element.key:
+                # Not quoted beyond the id: the rest may be somebody's secret.
                 raise NotFound(
-                    f"no instance of {element.key} has the address …/{encoded[:40]}; "
-                    "see `webhookUrl` in GET /instances/{id}/events for the right one"
+                    f"no instance of {element.key} has the address …/{encoded.partition('.')[0][:40]}…; "
+                    "see `webhookUrl` in GET /instances/{id} for the right one"
                 )
-            return [instance]
+            return [instance], trusted
         header = incoming.headers.get("Element-Instances")
         if header is None:
-            return None
-        ids = dict.fromkeys(map(decode_id, header.split(",")))
+            return None, not element.unguessable
+        ids = dict.fromkeys(map(webhook_urls.decode_id, header.split(",")))
         found = map(self._directory.get, ids)
-        return [
+        named = [
             instance
             for instance in found
             if instance is not None and instance.element_key == element.key
         ]
+        return named, not element.unguessable
 
     def _routed(self, element: Element, incoming: Incoming) -> list[Instance]:
         if element.routing_key is None:
@@ -200,18 +233,51 @@ class Webhooks:
         spellings = _spellings(event.object_type)
         return not names or any(spellings & _spellings(name) for name in names)
 
+    def _reads_itself(
+        self,
+        element: Element,
+        instance: Instance,
+        event: WebhookEvent,
+        hint: bool,  # noqa: FBT001 — called once, above
+    ) -> bool:
+        """Whether a poll will show what *event* speaks of, so that it only has to be hurried on.
+
+        A *hint* is never more than that where anything is polled: it names no record, or nobody vouches for it.
+        """
+        polled = self._resources(element, instance)
+        if not polled:
+            return False
+        vendor = (instance.configuration.get("event.vendor.type") or "").lower()
+        return vendor == "polling" or hint or bool(_spellings(event.object_type) & polled)
+
+    def _resources(self, element: Element, instance: Instance) -> frozenset[str]:
+        """Every name of what the instance polls, or would while it is switched off; empty where webhooks tell all."""
+        revision, names = self._polled.get(instance.id, (0, frozenset()))
+        if revision != instance.revision:
+            names = _polled_names(element, instance)
+            self._polled[instance.id] = (instance.revision, names)
+        return names
+
+
+def _polled_names(element: Element, instance: Instance) -> frozenset[str]:
+    if not element.polls or not instance.wants_polling:
+        return frozenset()
+    try:
+        plans = compile_plans(instance.configuration, element.poller_defaults)
+    except Invalid:
+        return (
+            frozenset()
+        )  # it was right when it was stored: the element has changed since, and nothing is polled
+    # The plan's name is the customer's; the provider's webhooks speak of what its url names.
+    named = [name for plan in plans for name in (plan.resource, plan.path)]
+    return frozenset(spelling for name in named for spelling in _spellings(name))
+
 
 def _spellings(name: str) -> set[str]:
     """*name* and what may be its singular: `Contact` and `contacts` are the same to those who fill this in."""
     name = name.lower()
     singular = name.removesuffix("ies") + "y" if name.endswith("ies") else name
     return {name, name.removesuffix("s"), name.removesuffix("es"), singular}
-
-
-def _reads_itself(element: Element, instance: Instance, received: Received) -> bool:
-    """Whether a poll will show what the webhook speaks of, so that it only has to be hurried on."""
-    vendor = (instance.configuration.get("event.vendor.type") or "").lower()
-    return vendor == "polling" or (received.hint and element.polls and vendor in {"", "both"})
 
 
 def _change(event: WebhookEvent) -> Change:

@@ -13,11 +13,32 @@ from daemon.backoff import Schedule
 from daemon.dispatcher import Delivery, Dispatcher
 from daemon.dispatcher.handshake import Handshakes
 from daemon.dispatcher.lane import Rules
+from daemon.dispatcher.sending import Letterhead
+from daemon.notifications import Notification, format_of
 from daemon.store import database, deliveries, log
 from daemon.store.database import Pool
 from daemon.store.directory import Directory
 from daemon.store.vault import Keys
 from daemon.store.writer import Unit, Writer
+
+
+def headers_of(
+    notification: Notification,
+    body: bytes,
+    settings: Mapping[str, str],
+    now: float,
+    *,
+    repeat: bool = False,
+    agent: str = "tidings",
+) -> list[tuple[str, str]]:
+    """The headers with which *notification* is sent at *now*."""
+    return Letterhead(settings, agent=agent).headers(
+        body,
+        content_type=format_of(notification).content_type,
+        message_id=notification.id,
+        now=now,
+        repeat=repeat,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +243,7 @@ async def dispatching(
     receiver: Receiver,
     *,
     clock: Clock | None = None,
+    wall: Callable[[], float] | None = None,
     schedule: str = "1m, 1h",
     rules: Rules | None = None,
     disable_after: float = 5 * 86_400.0,
@@ -232,7 +254,7 @@ async def dispatching(
 ) -> AsyncIterator[World]:
     """A writer, a directory that follows it and a dispatcher, stopped cleanly at the end unless they were before.
 
-    *early* is appended when the writer has begun and the dispatcher has not.
+    *clock* is the time that goes by, and the time of day unless *wall* tells that.  *early* is appended when the writer has begun and the dispatcher has not.
     """
     clock = clock or Clock()
     async with database.open_pool(dsn, size=4) as pool:
@@ -271,7 +293,8 @@ async def dispatching(
                 disable_after=disable_after,
                 drain=drain,
             ),
-            clock=clock,
+            clock=wall or clock,
+            monotonic=clock,
             chance=lambda: 0.5,
             handshakes=handshakes,
         )

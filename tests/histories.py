@@ -171,6 +171,7 @@ class History:
             "poll.recovered",
             "poll.disabled",
             "poll.resumed",
+            "poll.set_back",
             "sweep.allowed",
         )
         kind = kinds[what % len(kinds)]
@@ -180,7 +181,7 @@ class History:
             facts = {"failures": how + 1, "error": "a word\0of theirs", "retry": moment}
         elif kind == "poll.baseline":
             facts = {"cursor": moment, "baseline": moment, "polled": moment, "swept": moment}
-        elif kind in {"poll.completed", "poll.recovered"}:
+        elif kind in {"poll.completed", "poll.recovered", "poll.set_back"}:
             facts = {"cursor": moment, "polled": moment, "swept": moment if how % 2 else None}
         return Unit([objects.poll_entry(kind, it.id, RESOURCES[how % 2], **facts)])
 

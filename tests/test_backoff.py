@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.backoff import (
-    DEFAULT,
     ELEMENTS,
     OPEN_CONNECTORS,
     Exponential,
     Schedule,
     retry_after,
 )
+from daemon.config import Delivery
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 chances = st.floats(0, 1, exclude_max=True)
@@ -90,15 +90,17 @@ def test_a_jitter_that_could_make_waits_vanish_is_refused(jitter):
 def test_attempts_are_counted_from_one():
     """The number of an attempt that was never made is a bug of the caller."""
     with pytest.raises(ValueError, match="from 1"):
-        DEFAULT.delay(0, lambda: 0)
+        Schedule((1.0,)).delay(0, lambda: 0)
     with pytest.raises(ValueError, match="from 1"):
         Exponential(1, 2).delay(0, lambda: 0)
 
 
 def test_the_default_outlasts_a_long_weekend():
-    """The default starts within seconds and goes on for three to four days."""
-    assert 3 * 86400 <= DEFAULT.span <= 4 * 86400
-    assert 5 == DEFAULT.delays[0]
+    """What `[delivery] retries` is by default starts within seconds and goes on for three to four days."""
+    default = Schedule(Delivery().retries)
+
+    assert 3 * 86400 <= default.span <= 4 * 86400
+    assert 5 == default.delays[0]
 
 
 def test_the_documented_retry_policies():

@@ -312,6 +312,31 @@ def test_a_reading_covers_the_moment_that_was_written(pattern, moment):
     assert reading.moment <= moment < reading.moment + reading.precision
 
 
+@given(
+    pattern=st.sampled_from(
+        ["yyyy-MM-dd HH:mm:ss", "MM/dd/yyyy hh:mm a", "yyyy-MM-dd'T'HH:mm:ss.SSS"]
+    ),
+    moment=st.sampled_from(
+        [
+            datetime(2026, 11, 1, 6, tzinfo=UTC),
+            datetime(2026, 10, 25, tzinfo=UTC),
+            datetime(2026, 4, 4, 14, tzinfo=UTC),
+        ]
+    ),
+    minutes=st.integers(0, 240),
+    zone=st.sampled_from(
+        ["America/Los_Angeles", "America/Denver", "Europe/London", "Australia/Lord_Howe"]
+    ),
+)
+def test_a_clock_time_that_comes_twice_may_be_either(pattern, moment, minutes, zone):
+    """Where daylight saving ends a reading covers the moment that was written, whichever of the two it was."""
+    moment += timedelta(minutes=minutes)
+    compiled, where = DatePattern.compile(pattern), ZoneInfo(zone)
+    reading = compiled.read(compiled.format(moment, where), where)
+
+    assert reading.moment <= moment < reading.moment + reading.precision
+
+
 @settings(deadline=None)
 @given(
     st.text(alphabet="yMdHhmsSaEzZXx'T -:./0", max_size=30),

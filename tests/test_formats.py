@@ -8,11 +8,11 @@ import orjson
 import pytest
 from api.running import running
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event, from_structured_event
+from dispatching import headers_of
 from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
-from daemon.dispatcher.sending import headers
 from daemon.model import Instance
 from daemon.notifications import FORMATS, Notification, StoredChange, render
 from daemon.signatures import signing_key, standard_secret
@@ -59,7 +59,7 @@ def notification(kind: str, stored: list[StoredChange], *, polled: bool = True) 
 
 def message(one: Notification, body: bytes) -> HTTPMessage:
     """The request as the package takes it."""
-    pairs = headers(one, body, {}, NOW.timestamp(), repeat=False)
+    pairs = headers_of(one, body, {}, NOW.timestamp(), repeat=False)
     return HTTPMessage({name.lower(): value for name, value in pairs}, body)
 
 
@@ -70,7 +70,7 @@ def test_every_format_verifies(kind: str, stored: list[StoredChange], polled: bo
     one = notification(kind, stored, polled=polled)
     body = render(one)
     sent = dict(
-        headers(one, body, {KEY: "k"}, datetime.now(UTC).timestamp(), repeat=False, agent="t/1")
+        headers_of(one, body, {KEY: "k"}, datetime.now(UTC).timestamp(), repeat=False, agent="t/1")
     )
     said = Webhook(standard_secret(signing_key("k"))).verify(body, sent)
     assert orjson.loads(body) == said

@@ -17,9 +17,9 @@ from daemon.notifications.signing import (
     OVERLAP,
     PREVIOUS,
     ROTATED,
+    Seal,
     keys_at,
     rotate,
-    signatures,
 )
 from daemon.signatures import signing_key, standard_secret, verify_elements
 from daemon.store.vault import Keys
@@ -36,7 +36,7 @@ OAUTH = {
 
 def signed(settings: dict[str, str], now: float) -> dict[str, str]:
     """The headers of BODY."""
-    made = dict(signatures(settings, BODY, message_id="msg_1", now=now))
+    made = dict(Seal(settings).signatures(BODY, message_id="msg_1", now=now))
     return made | {"webhook-id": "msg_1", "webhook-timestamp": str(int(now))}
 
 

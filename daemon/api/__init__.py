@@ -1,9 +1,9 @@
 """The REST API: instances of elements, their configuration, what they told.
 
     auth           who makes a request           context     what the handlers work with
-    instances      configuration  events  deliveries  queue  elements  root   the handlers, by what they are about
-    redelivery     arrivals                                  what deliveries are made to do; who waits for events
-    bodies         requests  parameters  markup              what comes in, and how it is read
+    instances      configuration  events  deliveries  queue  elements  hubs  root   the handlers, by what they are about
+    redelivery     arrivals       readings                   what deliveries are made to do; who waits for events, who reads
+    bodies         requests  parameters  markup  asking      what comes in, and how it is read
     changes        provision                                 what an instance becomes: checks, secrets, entries
     blocks         paging  errors  cors                      what goes out
     operations     openapi                                   the routes, and their description
@@ -17,11 +17,12 @@ from collections.abc import Iterable
 import orjson
 from aiohttp import web
 
-from daemon.api import configuration, deliveries, elements, events, instances, queue, root
+from daemon.api import configuration, deliveries, elements, events, hubs, instances, queue, root
 from daemon.api.arrivals import Arrivals
 from daemon.api.context import CONTEXT, Context
 from daemon.api.openapi import document
-from daemon.api.operations import PREFIX
+from daemon.api.readings import Readings
+from daemon.webhook_urls import PREFIX
 
 OPERATIONS = (
     *instances.OPERATIONS,
@@ -31,6 +32,7 @@ OPERATIONS = (
     *queue.OPERATIONS,
     *elements.OPERATIONS,
     *root.OPERATIONS,
+    *hubs.OPERATIONS,
 )
 
 __all__ = ["CONTEXT", "OPERATIONS", "PREFIX", "Arrivals", "Context", "install", "routes"]
@@ -52,3 +54,9 @@ def install(app: web.Application, context: Context, *, version: str) -> None:
         context.arrivals.close()
 
     app.on_shutdown.append(let_go)
+    readings = app[hubs.READINGS] = Readings()
+
+    async def close(app: web.Application) -> None:
+        await readings.close()
+
+    app.on_cleanup.append(close)

@@ -8,15 +8,14 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from daemon import webhook_urls
 from daemon.api.context import Context
-from daemon.api.operations import PREFIX
 from daemon.api.parameters import known
 from daemon.api.provision import CALLBACK, TOKEN
 from daemon.elements.base import Element, Parameter
 from daemon.errors import NotFound
 from daemon.model import Account, Instance
 from daemon.store import accounts
-from daemon.store.instances import encode_id
 
 TYPES = ("created", "updated", "deleted")
 
@@ -120,9 +119,10 @@ def configuration_id(instance_id: int, key: str) -> int:
     )
 
 
-def webhook_url(context: Context, instance: Instance) -> str:
+async def webhook_url(context: Context, instance: Instance) -> str:
     """The address to give to the provider for this instance."""
-    return f"{context.public_url}{PREFIX}/events/{instance.element_key}/{encode_id(instance.id)}"
+    settings = await context.directory.settings(instance)
+    return webhook_urls.write(context.public_url, instance.element_key, instance.id, settings)
 
 
 async def instance_blocks(
@@ -153,11 +153,13 @@ async def _instance(context: Context, instance: Instance, user: str) -> dict[str
         "provisionInteractions": [],
         "valid": its is not None,
         "disabled": instance.disabled,
+        "disabledReason": instance.reason,
         "maxCacheSize": 0,
         "cacheTimeToLive": 0,
         "configuration": shown(context, instance),
         "eventsEnabled": instance.notifies,
         "eventsNotificationCallbackUrl": instance.configuration.get(CALLBACK),
+        "webhookUrl": await webhook_url(context, instance) if its and its.hooks else None,
         "traceLoggingEnabled": False,
         "cachingEnabled": False,
         "externalAuthentication": "initial" if its and its.oauth else "none",

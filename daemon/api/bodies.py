@@ -44,9 +44,10 @@ class NewInstance(Form):
     name: Text | None = None
 
     @property
-    def code(self) -> object:
-        """`providerData.code`, the authorization code."""
-        return (self.provider_data or {}).get("code")
+    def granted(self) -> dict[str, Any]:
+        """`providerData`: the authorization code, and what else came with it; empty where there is no code."""
+        given = self.provider_data or {}
+        return given if given.get("code") is not None else {}
 
 
 class InstancePatch(NewInstance):
@@ -133,9 +134,10 @@ class EventsMetadata(Block):
 
 
 class Metadata(Block):
-    """What an element can do."""
+    """What an element can do, and the configuration keys that it knows."""
 
     events: EventsMetadata
+    configuration: list[ParameterBlock]
 
 
 class UserBlock(Block):
@@ -160,6 +162,8 @@ class InstanceBlock(Block):
     provision_interactions: list[Any]
     valid: bool
     disabled: bool
+    disabled_reason: str | None
+    webhook_url: str | None
     max_cache_size: int
     cache_time_to_live: int
     configuration: dict[str, str | None]

@@ -20,7 +20,7 @@ async def configure(context: Context, instance: Instance, given: Mapping[str, st
     async with context.changing(instance) as now:
         element = context.elements.get(now.element_key)
         await change(
-            context, element, now, merged(now, given), code=None, name=now.name, tags=now.tags
+            context, element, now, merged(now, given), granted={}, name=now.name, tags=now.tags
         )
 
 
@@ -37,7 +37,7 @@ async def change(
     now: Instance,
     wanted: Mapping[str, str | None],
     *,
-    code: object,
+    granted: Mapping[str, object],
     name: str,
     tags: tuple[str, ...],
 ) -> None:
@@ -45,7 +45,7 @@ async def change(
     settings = await context.directory.settings(now)
     clear = {key: settings.get(key) if value == MASK else value for key, value in wanted.items()}
     clear = rotate(settings, clear, datetime.now(UTC))
-    made = await provision(context, element, clear, code)
+    made = await provision(context, element, clear, granted)
     # A secret that did not change is not written: the poller may have put a fresher token there meanwhile.
     secrets: dict[str, str | None] = {k: v for k, v in made.secrets.items() if settings.get(k) != v}
     had = {key for key, value in now.configuration.items() if value == MASK}

@@ -9,6 +9,7 @@ from weakref import WeakValueDictionary
 from aiohttp import web
 
 from daemon.api.arrivals import Arrivals
+from daemon.connections import Connections
 from daemon.elements import Registry
 from daemon.elements.base import Http
 from daemon.errors import NotFound, Outage
@@ -38,7 +39,7 @@ class Context:
     """The collaborators of all handlers.
 
     *arrivals* is to be told when something was appended (`look`), here or by another process.
-    *http* is the plain client for providers; *public_url* is where the world reaches this daemon, without a
+    *http* is the plain client for providers, *connections* are the instances' own; *public_url* is where the world reaches this daemon, without a
     slash at its end.
     """
 
@@ -49,6 +50,7 @@ class Context:
     directory: Directory
     elements: Registry
     http: Http
+    connections: Connections
     addresses: AddressPolicy
     public_url: str
     _locks: _Locks = field(default_factory=_Locks, init=False, repr=False)

@@ -7,7 +7,7 @@ The exposed headers are those of the documented API (facts, 4.5).
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from daemon.api.operations import PREFIX
+from daemon.webhook_urls import PREFIX
 
 EXPOSED = (
     "Elements-Returned-Count, Elements-Total-Count, Elements-Request-Id, Elements-Next-Page-Token, "

@@ -39,9 +39,9 @@ async def show(request: web.Request) -> web.Response:
 async def metadata(request: web.Request) -> web.Response:
     """GET /elements/{keyOrId}/metadata."""
     await caller(request)
-    return blocks.respond(
-        blocks.metadata(request.app[CONTEXT].elements.get(request.match_info["key"]))
-    )
+    element = request.app[CONTEXT].elements.get(request.match_info["key"])
+    keys = [blocks.parameter(one) for one in known(element)]
+    return blocks.respond(blocks.metadata(element) | {"configuration": keys})
 
 
 async def oauth_url(request: web.Request) -> web.Response:
@@ -103,7 +103,7 @@ OPERATIONS = (
         path=f"/elements/{KEY}/metadata",
         handler=metadata,
         name="getElementMetadata",
-        summary="What an element can do.",
+        summary="What an element can do, and the configuration keys that it knows.",
         tag="elements",
         block=Metadata,
     ),

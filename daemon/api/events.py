@@ -19,8 +19,8 @@ from daemon.model import Change, ChangeType, Instance
 from daemon.plans import ResourcePlan, refresh_interval
 from daemon.store import deliveries, log, objects
 from daemon.store.deliveries import StoredEvent
-from daemon.store.instances import encode_id
 from daemon.store.writer import Intake, Unit
+from daemon.webhook_urls import encode_id
 
 MOST = 200
 """Events on one page: each holds the provider's whole body."""
@@ -55,8 +55,9 @@ async def every(request: web.Request) -> web.Response:
     asked = paging.asked(request, most=MOST)
     found = await deliveries.events(context.pool, instance.id, before=asked.mark, limit=asked.size)
     token = asked.token(found[-1].position) if len(found) == asked.size else None
+    url = await blocks.webhook_url(context, instance)
     return blocks.respond(
-        [_event(context, instance, one) for one in found],
+        [_event(context, instance, one, url) for one in found],
         # Also where there are no events yet: it is needed to get any.
         headers={
             **paging.headers(returned=len(found), token=token),
@@ -73,8 +74,9 @@ async def _pull(request: web.Request, context: Context, instance: Instance) -> w
     if not found and wait:
         await context.arrivals.wait(instance.id, after, wait)
         found = await deliveries.next_events(context.pool, instance.id, after=after, limit=limit)
+    url = await blocks.webhook_url(context, instance)
     return blocks.respond(
-        [_event(context, instance, one) for one in found],
+        [_event(context, instance, one, url) for one in found],
         headers={
             **paging.headers(returned=len(found)),
             "Elements-Next-Position": str(found[-1].position if found else after),
@@ -109,7 +111,8 @@ async def test(request: web.Request) -> web.Response:
     found = await deliveries.next_events(
         context.pool, instance.id, after=receipt.position - 1, limit=1
     )
-    return blocks.respond(_event(context, instance, found[0]))
+    url = await blocks.webhook_url(context, instance)
+    return blocks.respond(_event(context, instance, found[0], url))
 
 
 async def show(request: web.Request) -> web.Response:
@@ -120,7 +123,8 @@ async def show(request: web.Request) -> web.Response:
     found = await deliveries.event(context.pool, log_id, instance.id, request.match_info["eventId"])
     if found is None:
         raise NotFound(f"instance {instance.id} has no event of that id")
-    return blocks.respond(_event(context, instance, found))
+    url = await blocks.webhook_url(context, instance)
+    return blocks.respond(_event(context, instance, found, url))
 
 
 async def poller_records(request: web.Request) -> web.Response:
@@ -200,7 +204,7 @@ def _record(
     }
 
 
-def _event(context: Context, instance: Instance, stored: StoredEvent) -> dict[str, Any]:
+def _event(context: Context, instance: Instance, stored: StoredEvent, url: str) -> dict[str, Any]:
     date = blocks.moment(stored.appended)
     told: list[dict[str, Any]] = []
     if stored.notified is not None:
@@ -225,7 +229,7 @@ def _event(context: Context, instance: Instance, stored: StoredEvent) -> dict[st
         "notifiedData": [] if stored.notified is None else [orjson.Fragment(stored.notified)],
         "eventElementInstances": told,
         "encodedId": encode_id(instance.id),
-        "webhookUrl": blocks.webhook_url(context, instance),
+        "webhookUrl": url,
     }
 
 

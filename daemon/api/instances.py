@@ -5,6 +5,7 @@ Every change is one unit in the log: the entry with the whole new state, and the
 
 from aiohttp import web
 
+from daemon import webhook_urls
 from daemon.api import blocks, paging
 from daemon.api.auth import caller, instance_of, member
 from daemon.api.bodies import InstanceBlock, InstancePatch, NewInstance
@@ -45,7 +46,7 @@ async def create(request: web.Request) -> web.Response:
     element = named_element(context, request.match_info.get("key"), body)
     given = texts(body.configuration or {})
     refuse_masks(given, {})
-    made = await provision(context, element, defaults(element) | given, body.code)
+    made = await provision(context, element, defaults(element) | given, body.granted)
     token = store.new_token()
     entry = store.entry(
         "instance.created",
@@ -107,11 +108,11 @@ async def replace(request: web.Request) -> web.Response:
         keeps = {
             key: value
             for key, value in now.configuration.items()
-            if key.startswith(GRANTED) or key == element.routing_key
+            if key.startswith(GRANTED) or key in {element.routing_key, webhook_urls.SECRET}
         }
         wanted = defaults(element) | keeps | given
         name, tags = name_of(body, element), tags_of(body.tags)
-        await change(context, element, now, wanted, code=body.code, name=name, tags=tags)
+        await change(context, element, now, wanted, granted=body.granted, name=name, tags=tags)
     return await _answer(context, instance.id, who.account)
 
 
@@ -125,7 +126,7 @@ async def patch(request: web.Request) -> web.Response:
         wanted = merged(now, texts(body.configuration or {}))
         name = now.name if body.name is None else name_of(body, element)
         tags = now.tags if body.tags is None else tags_of(body.tags)
-        await change(context, element, now, wanted, code=body.code, name=name, tags=tags)
+        await change(context, element, now, wanted, granted=body.granted, name=name, tags=tags)
     return await _answer(context, instance.id, who.account)
 
 

@@ -14,14 +14,15 @@ REF = "#/components/schemas/{model}"
 _ERRORS = {
     400: "Something in the request can never work; `fields` says what it should be.",
     401: "The Authorization header is missing, cannot be read or is not valid.",
+    403: "The instance is disabled, or the provider does not allow it.",
     404: "There is no such thing, or it is not the caller's.",
     408: "The body did not arrive in time.",
     409: "It cannot be done as things are now; the message says why.",
     413: "The body is too large.",
     415: "The body is not JSON.",
-    429: "Too many requests wait for events; see Retry-After.",
+    429: "Too many requests of this kind are under way; see Retry-After.",
     500: "Something went wrong here.",
-    502: "The provider cannot answer now.",
+    502: "The provider cannot answer now, or refuses.",
     503: "The database is away, or the provider asks for a pause; see Retry-After.",
 }
 _PATHS = {
@@ -32,6 +33,18 @@ _PATHS = {
         "schema": {"type": "string"},
     },
     "eventId": {"description": "The id of a stored event.", "schema": {"type": "string"}},
+    "hub": {
+        "description": "Any word: the element token says whose records are read.",
+        "schema": {"type": "string"},
+    },
+    "resource": {
+        "description": "A resource of the account, such as contacts.",
+        "schema": {"type": "string"},
+    },
+    "objectId": {
+        "description": "The id of a record, or the further parts of a resource's name.",
+        "schema": {"type": "string"},
+    },
 }
 _SECURITY = {
     Authorization.NONE: ((),),

@@ -12,7 +12,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import BaseModel
 
-PREFIX = "/elements/api-v2"
+from daemon.webhook_urls import PREFIX
+
 ID = r"{id:\d{1,18}}"
 """An instance's id in a path: whatever else stands there is another resource."""
 KEY = "{key:[^/]{1,100}}"

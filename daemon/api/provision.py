@@ -12,14 +12,20 @@ from typing import Any
 
 import orjson
 
-from daemon import receipts
+from daemon import receipts, webhook_urls
 from daemon.api.context import Context
 from daemon.api.parameters import known
 from daemon.elements.base import Element
 from daemon.errors import Invalid
 from daemon.model import MASK
 from daemon.notifications import FORMATS, signing
-from daemon.plans import ResourcePlan, compile_plans, refresh_interval
+from daemon.plans import (
+    ResourcePlan,
+    backfill_from,
+    compile_plans,
+    refresh_interval,
+    sweep_interval,
+)
 from daemon.signatures import signing_key
 
 TOKEN = "element.token"  # noqa: S105 — the name under which the vault has the element token
@@ -107,19 +113,26 @@ def refuse_masks(configuration: Mapping[str, str | None], masked: Mapping[str, s
 
 
 async def provision(
-    context: Context, element: Element, configuration: Mapping[str, str | None], code: object
+    context: Context,
+    element: Element,
+    configuration: Mapping[str, str | None],
+    granted: Mapping[str, object],
 ) -> Provision:
-    """Check *configuration* (secrets in clear), exchange *code* where the element wants one, and split it.
+    """Check *configuration* (secrets in clear), exchange the code in *granted* where the element wants one, and split it.
 
-    Raises `Invalid` with every problem, and whatever the exchange raises.
+    *granted* is what a person's grant brought (`providerData`), empty where there was none.  Raises `Invalid` with every problem, and whatever the exchange raises.
     """
     settings = {key: value for key, value in configuration.items() if value is not None}
     plans = check(context, element, settings)
     whole = dict(configuration)
-    if element.oauth and code is not None:
+    if element.oauth and granted:
+        code = granted.get("code")
         if not isinstance(code, str) or not code:
             raise Invalid({"providerData.code": "should be the authorization code, a text"})
-        whole |= await element.exchange(context.http, settings, code)
+        given = {key: _text(value) or "" for key, value in granted.items()}
+        whole |= await element.exchange(context.http, settings, code, given)
+    if element.unguessable and not whole.get(webhook_urls.SECRET):
+        whole[webhook_urls.SECRET] = webhook_urls.new_secret()
     shown: dict[str, str | None] = {}
     secrets: dict[str, str] = {}
     for key, value in whole.items():
@@ -161,8 +174,9 @@ def check(
         if sentence is not None:
             problems[f"configuration.{key}"] = sentence
     plans: tuple[ResourcePlan, ...] = ()
-    with _Gather(problems):
-        refresh_interval(settings)
+    for setting in (refresh_interval, backfill_from, sweep_interval):
+        with _Gather(problems):
+            setting(settings)
     with _Gather(problems):
         plans = plans_of(element, settings)
     now = datetime.now(UTC)
@@ -316,6 +330,7 @@ _CHECKS = {
     ENABLED: _check_enabled,
     VENDOR: _check_vendor,
     "event.notification.type": _check_type,
+    "filter.response.nulls": _check_enabled,
     "event.notification.format": _check_format,
     "event.notification.redelivery": _check_redelivery,
     "event.notification.receipts": _check_receipts,

@@ -8,9 +8,10 @@ from daemon.api import blocks
 from daemon.api.bodies import Health, Index
 from daemon.api.context import CONTEXT
 from daemon.api.errors import answer
-from daemon.api.operations import PREFIX, Authorization, Operation
+from daemon.api.operations import Authorization, Operation
 from daemon.store import database
 from daemon.store.database import OUTAGE
+from daemon.webhook_urls import PREFIX
 
 DOCUMENT = web.AppKey("document", bytes)
 """The OpenAPI document, ready to send."""

@@ -106,7 +106,9 @@ def _wrong(name: str, error: BaseException) -> Finding:
 
 def _elements(config: Config) -> Finding:
     try:
-        known = elements.load(config.elements.directories).all()
+        known = elements.load(
+            config.elements.directories, stand_ins=config.elements.stand_ins
+        ).all()
     except ConfigError as error:
         return _wrong("elements", error)
     return Finding("elements", Code.OK, ", ".join(one.key for one in known))

@@ -12,7 +12,7 @@ from daemon.cli.app import App, pass_app
 from daemon.cli.display import clean
 from daemon.cli.entries import STYLES
 from daemon.cli.outcome import Failed
-from daemon.cli.receiver import Received, Receiver, serving
+from daemon.cli.receiver import Asked, Received, Receiver, serving
 
 MOST_EVENTS = 4  # of a notification that are named in its line
 
@@ -38,7 +38,7 @@ MOST_EVENTS = 4  # of a notification that are named in its line
     type=click.IntRange(200, 599),
     default=200,
     show_default=True,
-    help="The status to answer.",
+    help="The status to answer; not to questions for receipts.",
 )
 @click.option(
     "--status-for", type=click.IntRange(1), metavar="N", help="Answer --status N times, then 200."
@@ -59,7 +59,8 @@ def listen(
 
     \b
     A daemon sends to this machine only if the operator lets it: [outbound] allow_networks = ["127.0.0.0/8"].
-    What is not signed rightly by --key is answered 401.
+    What is not signed rightly by --key is answered 401.  A question for receipts (event.notification.receipts)
+    is answered by what was accepted since it listens.
 
     \b
     Examples:
@@ -69,15 +70,20 @@ def listen(
     """
     answer = _Answers(status, status_for)
 
-    def heard(received: Received) -> None:
+    def show(text: Text, value: dict[str, Any]) -> None:
         if as_json:
-            app.display.out.file.write(orjson.dumps(as_object(received)).decode() + "\n")
+            app.display.out.file.write(orjson.dumps(value).decode() + "\n")
             app.display.out.file.flush()
         else:
-            app.display.line(line(received))
+            app.display.line(text)
 
     try:
-        receiver = Receiver(heard=heard, key=key, status=answer)
+        receiver = Receiver(
+            heard=lambda received: show(line(received), as_object(received)),
+            asked=lambda asked: show(question_line(asked), question_object(asked)),
+            key=key,
+            status=answer,
+        )
     except ValueError as error:
         raise click.UsageError(f"--key: {error}") from error
     app.run(_listen(app, receiver, host, port, verifies=key is not None))
@@ -117,9 +123,7 @@ class _Answers:
 
 def line(received: Received) -> Text:
     """One notification in a line: when, what, of whom, and whether to believe it."""
-    text = Text()
-    text.append(f"{datetime.fromtimestamp(received.at, UTC):%H:%M:%S.%f}"[:-3] + "  ", "dim")
-    text.append(f"{received.answered} ", "green" if received.answered < 300 else "red")  # noqa: PLR2004 — HTTP's success
+    text = _begun(received.at, received.answered)
     for event in received.events[:MOST_EVENTS]:
         text.append(f" {event.change:<7}", STYLES.get(event.change, ""))
         text.append(f" {clean(event.object_type)} {clean(event.object_id)} ")
@@ -137,6 +141,25 @@ def line(received: Received) -> Text:
     if received.problem:
         text.append(f"  {clean(received.problem)}", "red")
     return text
+
+
+def question_line(asked: Asked) -> Text:
+    """One question for receipts in a line."""
+    text = _begun(asked.at, asked.answered)
+    if asked.problem:
+        return text.append(f" receipts: {clean(asked.problem)}", "red")
+    silent = asked.ids - asked.received - asked.unknown
+    return text.append(
+        f" receipts of {asked.ids}: {asked.received} received, {asked.unknown} unknown"
+        + (f", {silent} that cannot be told" if silent else "")
+    )
+
+
+def _begun(at: float, answered: int) -> Text:
+    """The beginning of a line: when, and the status."""
+    text = Text()
+    text.append(f"{datetime.fromtimestamp(at, UTC):%H:%M:%S.%f}"[:-3] + "  ", "dim")
+    return text.append(f"{answered} ", "green" if answered < 300 else "red")  # noqa: PLR2004 — HTTP's success
 
 
 def verdict(received: Received) -> tuple[str, str]:
@@ -160,7 +183,7 @@ def _both(received: Received) -> tuple[tuple[str, bool | None], ...]:
 def as_object(received: Received) -> dict[str, Any]:
     """One notification for a script."""
     return {
-        "at": datetime.fromtimestamp(received.at, UTC).isoformat(timespec="milliseconds"),
+        "at": _moment(received.at),
         "id": received.id,
         "instance": received.instance,
         "events": [
@@ -173,3 +196,17 @@ def as_object(received: Received) -> dict[str, Any]:
         "answered": received.answered,
         "problem": received.problem or None,
     }
+
+
+def question_object(asked: Asked) -> dict[str, Any]:
+    """One question for receipts for a script."""
+    return {
+        "at": _moment(asked.at),
+        "receipts": {"asked": asked.ids, "received": asked.received, "unknown": asked.unknown},
+        "answered": asked.answered,
+        "problem": asked.problem or None,
+    }
+
+
+def _moment(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")

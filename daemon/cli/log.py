@@ -12,7 +12,6 @@ from daemon.cli.app import App, Verbs, json_option, pass_app
 from daemon.cli.display import shown
 from daemon.cli.transfer import export_log, import_log
 from daemon.errors import NotFound
-from daemon.store import database
 from daemon.store import log as store
 
 CHUNK = 500  # entries that one look takes
@@ -72,7 +71,7 @@ async def _tail(
             return
         position = max([position, *(row["position"] for row in rows)])
         something = asyncio.Event()
-        listening = await database.connect(base.dsn)
+        listening = await base.connect()
         try:
             await listening.add_listener("tidings", lambda *_: something.set())
             while True:

@@ -6,7 +6,7 @@ import click
 
 from daemon.cli.app import App, Verb, pass_app
 from daemon.errors import NotOwner
-from daemon.store import database, log, projections, writer
+from daemon.store import log, projections, writer
 
 
 @click.command(cls=Verb)
@@ -26,7 +26,7 @@ def rebuild(app: App) -> None:
 
 async def _rebuild(app: App) -> int:
     async with app.base() as base:
-        conn = await database.connect(base.dsn, role=None)
+        conn = await base.connect(owner=True)
         try:
             if not await writer.own(conn):
                 raise NotOwner(

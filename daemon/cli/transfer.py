@@ -113,7 +113,7 @@ def import_log(app: App, *, file: Path, skip: int) -> None:
 async def _import(app: App, file: Path, skip: int) -> transfer.Restored:
     done = transfer.Restored()
     async with app.base(opened=False) as base:
-        conn = await database.connect(base.dsn, role=None)
+        conn = await base.connect(owner=True)
         try:
             await _own(conn)
             with _source(file) as source, app.display.progress("positions") as progress:

@@ -22,12 +22,21 @@ import structlog
 
 from daemon.backoff import Schedule
 from daemon.dispatcher import receipts
+from daemon.dispatcher.crews import Crew, Crews
 from daemon.dispatcher.handshake import Handshakes
-from daemon.dispatcher.lane import Doubt, Flushed, Item, Lane, Replay, Rules, State
-from daemon.dispatcher.sending import Sender, Verdict, attempt, headers, shown
+from daemon.dispatcher.lane import PERIOD, Doubt, Flushed, Item, Lane, Replay, Rules, State
+from daemon.dispatcher.sending import (
+    NOT_NOW,
+    RETRY_AFTER_MOST,
+    Letterhead,
+    Sender,
+    Verdict,
+    attempt,
+    shown,
+)
 from daemon.errors import ConfigError, Outage
 from daemon.model import Instance
-from daemon.notifications import Notification, format_of, render
+from daemon.notifications import Notification, format_of
 from daemon.store import deliveries, log
 from daemon.store.database import Pool, is_outage
 from daemon.store.deliveries import Outcome, Progress, Reader
@@ -69,11 +78,16 @@ CATCH_UP = 4
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """How the operator wants deliveries: see `[delivery]`.  *disable_after* in seconds."""
+    """How the operator wants deliveries: see `[delivery]`.  *disable_after* in seconds.
+
+    *per_origin*: so many attempts at once to all callbacks at one origin, no more than the sender opens
+    connections there.
+    """
 
     schedule: Schedule
     rules: Rules = field(default_factory=Rules)
     disable_after: float = 5 * 86_400.0
+    per_origin: int = 64
     drain: float = 5.0
 
 
@@ -91,8 +105,10 @@ class Dispatcher:
         handshakes: Handshakes | None = None,
         agent: str = "tidings",
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
+        """*clock* tells the time of day, for what is sent and written; every wait is by *monotonic*."""
         self._pool = pool
         self._writer = writer
         self._directory = directory
@@ -101,9 +117,13 @@ class Dispatcher:
         self._handshakes = handshakes
         self._agent = agent
         self._clock = clock
+        self._monotonic = monotonic
         self._chance = chance
         self._lanes: dict[int, Lane] = {}
         self._by_instance: dict[int, list[Lane]] = {}
+        self._loading: dict[int, None] = {}
+        self._crews = Crews(delivery.per_origin)
+        self._letterheads: dict[int, Letterhead] = {}
         self._head = 0  # the log is tailed up to here
         self._reader: Reader
         self._group: asyncio.TaskGroup
@@ -173,7 +193,8 @@ class Dispatcher:
                     lane.withdraw()
                 await self._write()
                 if unused := [lane.release() for lane in ended if lane.reserved > lane.cursor]:
-                    await self._writer.append(Unit([deliveries.entry(unused, [])]))
+                    entry = deliveries.entry(unused, [], later=self._later)
+                    await self._writer.append(Unit([entry]))
         except (TimeoutError, Outage) as error:
             logger.warning("stopped without writing all down", error=str(error) or "no time left")
 
@@ -244,13 +265,21 @@ class Dispatcher:
             elif lane.paused and not paused and (self._disabling or disabled != self._disabled):
                 continue  # it may have been disabled since the rows were read; there will be another look
             elif lane.paused and not paused:
-                lane.retry_now(self._clock())
+                lane.retry_now(self._monotonic())
             lane.paused = paused
             lane.rules = self._rules(row)
+            self._crews.assign(lane.id, self._origin(lane))
             if lane.behind:
                 self._want_more(lane)
             self._pump(lane)
+        self._crews.keep(self._lanes)
         self._timer.set()
+
+    def _origin(self, lane: Lane) -> tuple[str, str | None, int | None] | None:
+        """Where the lane's callback is; None for one without address."""
+        instance = self._receiving(lane.instance_id, lane.replay)
+        url = None if instance is None else self._url(lane, instance)
+        return None if url is None else _origin(url)
 
     def _rules(self, row: asyncpg.Record) -> Rules:
         """The operator's rules, with what the instance whose callback it is wants of it."""
@@ -260,11 +289,7 @@ class Dispatcher:
         if instance is None:
             return base
         wanted = instance.configuration
-        doubt = Doubt.RESEND
-        if _asked_at(wanted, instance.callback_url, replay) is not None:
-            doubt = Doubt.ASK
-        elif (wanted.get("event.notification.redelivery") or "").lower() == "hold":
-            doubt = Doubt.HOLD
+        doubt = _doubt(instance, replay)
         rules = replace(
             base,
             doubt=doubt,
@@ -300,10 +325,15 @@ class Dispatcher:
             rules=self._rules(row),
             replay=_replay(row),
             paused=paused,
-            failing=None if row["failing"] is None else row["failing"].timestamp(),
+            failing=None if row["failing"] is None else self._since(row["failing"].timestamp()),
         )
         lane.skip = await deliveries.rows_above(self._pool, lane.id, lane.cursor)
-        open_rows = await deliveries.open_of(self._pool, lane.id, lane.rules.parked)
+        while True:
+            self._loading[lane.id] = None
+            open_rows = await deliveries.open_of(self._pool, lane.id, lane.rules.parked)
+            if lane.id in self._loading:
+                break
+        del self._loading[lane.id]
         if len(open_rows) == lane.rules.parked:
             lane.partial, lane.restored = True, open_rows[-1]["notification"]
         for open_row in open_rows:
@@ -323,13 +353,28 @@ class Dispatcher:
             frozenset((kind, object_id) for kind, object_id in row["objects"]),
             _STATES[row["state"]],
             row["attempts"],
-            0.0 if row["due"] is None else row["due"].timestamp(),
+            0.0 if row["due"] is None else self._due(row["due"].timestamp(), row["status"]),
             doubtful=row["doubtful"],
         )
+
+    def _due(self, moment: float, status: int | None) -> float:
+        """By the monotonic clock, what was written as *moment*, by a clock that may have been set since.
+
+        So it is at most the longest wait away, of the schedule or of those that a receiver may ask for.
+        """
+        most = max(self._delivery.schedule.delays, default=0.0)
+        if status in NOT_NOW:
+            most = max(most, RETRY_AFTER_MOST)
+        return self._monotonic() + min(max(moment - self._clock(), 0.0), most)
+
+    def _since(self, moment: float) -> float:
+        """By the monotonic clock, the *moment* in the past since when a callback fails."""
+        return self._monotonic() - max(self._clock() - moment, 0.0)
 
     def _drop(self, lane: Lane) -> None:
         lane.paused = True
         del self._lanes[lane.id]
+        self._letterheads.pop(lane.id, None)
         if lane.replay is None:
             self._by_instance[lane.instance_id].remove(lane)
 
@@ -437,16 +482,30 @@ class Dispatcher:
         asked = orjson.loads(row["data"])
         lane = self._lanes.get(asked["callback"])
         if lane is None:
+            self._loading.pop(asked["callback"], None)  # what is being loaded may be older than this
             return
-        now = self._clock()
+        rows = await deliveries.some(self._pool, lane.id, asked["notifications"])
+        # An attempt that was under way was not the person's to decide about; its row does not say what was asked.
+        obeyed = "retrying" if asked["how"] == "retry" else asked["how"]
+        now = self._monotonic()
         kept = {item.position for item in lane}
-        for position in asked["notifications"]:
-            lane.settle(position, asked["how"], now)
-        back = [position for position in asked["notifications"] if position not in kept]
-        if asked["how"] == "retry" and back:
-            for open_row in await deliveries.open_some(self._pool, lane.id, back):
-                self._restore(lane, open_row)
+        for stored in rows:
+            if stored["state"] == obeyed:
+                lane.settle(stored["notification"], asked["how"], now)
+        if asked["how"] == "retry":
+            await self._bring_back(lane, sorted(p for p in asked["notifications"] if p not in kept))
         self._pump(lane)
+
+    async def _bring_back(self, lane: Lane, positions: Sequence[int]) -> None:
+        """Restore what the lane had forgotten, as far as it has space; the rest is read when it has."""
+        if lane.partial:
+            positions = [position for position in positions if position <= lane.restored]
+        fit, rest = positions[: lane.space], positions[lane.space :]
+        if rest:
+            lane.leave_out(rest[0])
+        if fit:
+            for row in await deliveries.open_some(self._pool, lane.id, fit):
+                self._restore(lane, row)
 
     async def _read_more(self, lane: Lane) -> None:
         head = self._head if lane.replay is None else lane.replay.until
@@ -478,11 +537,11 @@ class Dispatcher:
 
     def _pump(self, lane: Lane) -> None:
         """Start what can go now."""
-        now = self._clock()
+        now = self._monotonic()
         lane.wake_due(now)
-        while (item := lane.take(now)) is not None:
-            self._group.create_task(self._deliver(lane, item), name=f"deliver {lane.id}")
-        while doubts := lane.take_doubts(receipts.IDS_MOST):
+        if lane.ready:
+            self._call(lane)
+        while doubts := lane.take_doubts(now, receipts.IDS_MOST):
             self._group.create_task(self._ask(lane, doubts), name=f"ask {lane.id}")
         self._after(lane)
 
@@ -490,32 +549,52 @@ class Dispatcher:
         if lane.wants_flush:
             self._flush_at = 0.0
             self._flush_wanted.set()
-        elif lane.has_outcomes and self._flush_at is None:
-            self._flush_at = asyncio.get_running_loop().time() + FLUSH_AFTER
-            self._flush_wanted.set()
+        elif lane.has_outcomes:
+            self._flush_within(FLUSH_AFTER)
+        elif lane.idly_reserved:
+            self._flush_within(PERIOD)
         if lane.behind:
             self._want_more(lane)
         if lane.reloadable:
             self.look_again()
 
-    async def _deliver(self, lane: Lane, item: Item | None) -> None:
-        """Send *item*, then go on with the lane's next while there is one: a task serves many."""
-        while item is not None:
-            await self._send(lane, item)
-            now = self._clock()
-            lane.wake_due(now)
-            item = lane.take(now)
-            if item is not None and lane.in_flight < lane.rules.concurrency:
-                # There is room for others beside it: a breaker closed, many came free.
-                self._pump(lane)
-            self._after(lane)
-        if (moment := lane.next_time()) is not None and moment <= self._clock() + 3600:
-            self._timer.set()
+    def _flush_within(self, seconds: float) -> None:
+        at = asyncio.get_running_loop().time() + seconds
+        if self._flush_at is None or at < self._flush_at:
+            self._flush_at = at
+            self._flush_wanted.set()
+
+    def _call(self, lane: Lane) -> None:
+        """Have the crew at the lane's origin look at it."""
+        crew = self._crews.of(lane)
+        if crew.add(lane):
+            crew.workers += 1
+            self._group.create_task(self._work(crew), name=f"deliver {lane.id}")
+
+    async def _work(self, crew: Crew) -> None:
+        """Send for the crew's lanes in turn, while any of them has something."""
+        try:
+            while (lane := crew.next()) is not None:
+                now = self._monotonic()
+                lane.wake_due(now)
+                item = lane.take(now)
+                if item is None:
+                    self._after(lane)
+                    if (moment := lane.next_time()) is not None and moment <= now + 3600:
+                        self._timer.set()
+                    continue
+                if lane.ready:
+                    self._call(lane)
+                await self._send(lane, item)
+                self._after(lane)
+                crew.add(lane)
+        finally:
+            crew.workers -= 1
 
     async def _send(self, lane: Lane, item: Item) -> None:
         verdict = await self._attempt(lane, item)
         self._ended.set()
-        now = self._clock()
+        now = self._monotonic()
         if verdict.delivered:
             self.delivered += 1
             lane.delivered(item, now, verdict.status or 200)
@@ -540,13 +619,16 @@ class Dispatcher:
         if verdict.gone:
             await self._disable(lane, "the receiver answered 410 Gone")
         elif since is not None and now - since >= self._delivery.disable_after:
+            moment = time.gmtime(self._clock() - (now - since))
             await self._disable(
-                lane,
-                f"nothing was accepted since {time.strftime('%Y-%m-%d %H:%M', time.gmtime(since))} UTC",
+                lane, f"nothing was accepted since {time.strftime('%Y-%m-%d %H:%M', moment)} UTC"
             )
 
     async def _ask(self, lane: Lane, doubts: Sequence[Item]) -> None:
-        """Ask the receiver which of *doubts* it has, and settle those that it speaks of."""
+        """Ask the receiver which of *doubts* it has, and settle those that it speaks of.
+
+        Where it is not to be asked any more, the policy says what becomes of them.
+        """
         instance = self._receiving(lane.instance_id, lane.replay)
         url = (
             None
@@ -573,21 +655,26 @@ class Dispatcher:
                 )
             except (ConfigError, ValueError) as error:
                 said = receipts.NoAnswer(shown(str(error)))
-        now = self._clock()
+        now = self._monotonic()
         quiet = 0.0
         if isinstance(said, receipts.NoAnswer):
             quiet = said.quiet
             logger.warning("no receipts", callback=lane.id, number=len(doubts), error=said.error)
+        nobody = instance is not None and url is None
+        heard = nobody or isinstance(said, receipts.Receipts)
+        lane.asked(now, heard=heard, chance=self._chance, quiet=quiet)
+        hold = instance is not None and _doubt(instance, lane.replay) is Doubt.HOLD
         for number, item in enumerate(doubts):
             received: bool | None = None
             if isinstance(said, receipts.Receipts):
                 has, has_not = names[number] in said.received, names[number] in said.unknown
                 received = True if has else False if has_not else None
-            elif url is None:
-                received = (
-                    False  # the setting was taken away: what is in doubt is sent again, marked
-                )
-            lane.answered(item, now, received=received, quiet=quiet)
+            elif nobody and hold:
+                lane.hold(item, now)
+                continue
+            elif nobody:
+                received = False  # sent again, marked
+            lane.answered(item, now, received=received)
         self._timer.set()
         if lane.id in self._lanes:
             self._pump(lane)
@@ -598,10 +685,12 @@ class Dispatcher:
 
     async def _settings(self, lane: Lane, instance: Instance) -> Mapping[str, str]:
         """The instance's settings in clear, without what only the host of its own callback may see."""
-        settings = await self._until_there(partial(self._directory.settings, instance))
-        own = instance.callback_url
+        settings = self._directory.at_hand(instance)
+        if settings is None:
+            settings = await self._until_there(partial(self._directory.settings, instance))
         if lane.replay is None or lane.replay.url is None:
             return settings
+        own = instance.callback_url
         if own is not None and _origin(own) == _origin(lane.replay.url):
             return settings
         return {name: value for name, value in settings.items() if name not in _FOR_ITS_OWN_HOST}
@@ -613,28 +702,37 @@ class Dispatcher:
             return Verdict(delivered=False, error="the instance has no callback address")
         try:
             settings = await self._settings(lane, instance)
-            notification = await self._until_there(partial(self._notification, lane, item))
-            body = render(notification)
-            asks = self._handshakes if format_of(notification).handshake else None
+            notification = item.notification if lane.replay is None else None
+            if notification is None:
+                notification = await self._until_there(partial(self._notification, lane, item))
+            form = format_of(notification)
+            body = form.body(notification)
+            asks = self._handshakes if form.handshake else None
             if asks is not None:
                 # Before the headers are made, which say when: there may be a wait for the rate that was allowed.
                 rate = _number(instance.configuration.get("event.notification.rate"), 0.0)
                 if (refused := await asks.permit(url, settings, rate=rate)) is not None:
                     return refused
-                lane.next_at = max(lane.next_at, self._clock() + asks.wait(url))
-            sent = headers(
-                notification,
+                lane.next_at = max(lane.next_at, self._monotonic() + asks.wait(url))
+            sent = self._letterhead(lane, settings).headers(
                 body,
-                settings,
-                self._clock(),
+                content_type=form.content_type,
+                message_id=notification.id,
+                now=self._clock(),
                 repeat=item.doubtful,
-                agent=self._agent,
                 origin=None if asks is None else asks.origin,
             )
         except (ConfigError, ValueError) as error:
             # A vault without its key, a signing key that is none: a person must mend it, meanwhile others go on.
             return Verdict(delivered=False, error=shown(str(error)))
         return await attempt(self._sender, url, sent, body)
+
+    def _letterhead(self, lane: Lane, settings: Mapping[str, str]) -> Letterhead:
+        """What all requests of the lane have in common, made anew when its settings are others."""
+        known = self._letterheads.get(lane.id)
+        if known is None or known.settings is not settings:
+            known = self._letterheads[lane.id] = Letterhead(settings, agent=self._agent)
+        return known
 
     async def _notification(self, lane: Lane, item: Item) -> Notification:
         if item.notification is None:
@@ -656,7 +754,7 @@ class Dispatcher:
     async def _time(self) -> None:
         """Wake lanes whose retries, probes or quiet times are due."""
         while True:
-            now = self._clock()
+            now = self._monotonic()
             soonest = now + 60
             for lane in list(self._lanes.values()):
                 moment = lane.next_time()
@@ -668,7 +766,7 @@ class Dispatcher:
                     moment = max(moment, now + 0.05)
                 soonest = min(soonest, moment)
             try:
-                async with asyncio.timeout(max(soonest - self._clock(), 0.01)):
+                async with asyncio.timeout(max(soonest - self._monotonic(), 0.01)):
                     await self._timer.wait()
             except TimeoutError:
                 pass  # something is due
@@ -697,20 +795,26 @@ class Dispatcher:
         outcomes: list[Outcome] = []
         flushed: list[tuple[Lane, Flushed]] = []
         for lane in self._lanes.values():
-            if lane.has_outcomes or lane.wants_flush:
-                of_lane, its_outcomes, done = lane.flush(self._head)
+            if lane.has_outcomes or lane.wants_flush or lane.idly_reserved:
+                of_lane, its_outcomes, done = lane.flush(self._head, self._monotonic())
                 progress.append(of_lane)
                 outcomes += its_outcomes
                 flushed.append((lane, done))
         if not flushed:
             return
-        await self._writer.append(Unit([deliveries.entry(progress, outcomes)]), patient=True)
+        entry = deliveries.entry(progress, outcomes, later=self._later)
+        await self._writer.append(Unit([entry]), patient=True)
         for lane, done in flushed:
             lane.flushed(done)
             if lane.finished and self._lanes.get(lane.id) is lane:
                 self._drop(lane)
             elif lane.id in self._lanes:
                 self._pump(lane)
+
+    @property
+    def _later(self) -> int:
+        """Milliseconds by which the time of day is later than the monotonic clock, now."""
+        return round((self._clock() - self._monotonic()) * 1000)
 
     async def _until_there(self, work: Callable[[], Awaitable[T]]) -> T:
         """What *work* returns, which is done again and again while the database is away."""
@@ -739,6 +843,15 @@ _STATES = {
 }
 
 _DOUBTFUL = {Doubt.RESEND: "retrying", Doubt.ASK: "in_doubt", Doubt.HOLD: "held"}
+
+
+def _doubt(instance: Instance, replay: Replay | None) -> Doubt:
+    """What *instance* wants to be done about what may have been accepted."""
+    wanted = instance.configuration
+    if _asked_at(wanted, instance.callback_url, replay) is not None:
+        return Doubt.ASK
+    hold = (wanted.get("event.notification.redelivery") or "").lower() == "hold"
+    return Doubt.HOLD if hold else Doubt.RESEND
 
 
 def _replay(row: asyncpg.Record) -> Replay | None:

@@ -1,7 +1,8 @@
 """A lane: the deliveries of one callback, as a machine without I/O.
 
 What happens is told to it (`offer`, `flushed`, `answered`), what to do is asked of it (`take`, `flush`), and
-the time is passed in, so every interleaving can be played through by a test.
+the time is passed in, so every interleaving can be played through by a test.  That time is of a clock that nobody
+sets: seconds that only go on.  What is written has the times of day that the dispatcher makes of them.
 
     offer ─► fresh ──take──► in flight ─┬─ 2xx ──────► delivered
                │                        ├─ failed ───► retrying ─ due ─► reserving ─ durable ─► in flight
@@ -16,9 +17,12 @@ The invariants, each with its property test:
   position, drawn ahead in one row for many; for a repeated one its own row, `in_flight`.
 - At most `window` fresh notifications are out at once; so after a crash those that may have been sent are
   among the first `window` without a row between cursor and reserved.
+- No more is reserved than will soon be sent, as far as the last flushes show: what is reserved and not sent is in
+  doubt after a crash as well.
 - Of two notifications about one object the later is never out while the earlier is unsettled.
 - The cursor passes a notification only in the transaction that writes its row.
 - A breaker that is open lets one attempt through at a time, and such a probe uses nothing up.
+- What a person said of a notification stands, whatever an attempt under way comes to.
 - What is unsettled about one object does not keep the others waiting: when it fills the window, it gets rows.
 """
 
@@ -27,7 +31,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from heapq import heapify, heappop, heappush
+from itertools import islice
 
+from daemon.backoff import Chance, Exponential
 from daemon.notifications import Notification
 from daemon.store.deliveries import Outcome, Progress
 
@@ -35,6 +41,11 @@ Object = tuple[str, str]
 
 PACE_SLACK = 0.05
 """Seconds by which an attempt may have been late and the next ones come sooner for it, so that a rate is reached."""
+
+PERIOD = 1.0
+"""Seconds for which a reservation that nothing used is kept."""
+
+ASKING = Exponential(base=5.0, most=900.0)
 
 OK = 200  # what is recorded of a notification that the receiver says it has
 
@@ -70,11 +81,13 @@ class Item:
     notification: Notification | None = None
     state: State = State.FRESH
     attempts: int = 0
-    due: float = 0.0  # seconds since the epoch
+    due: float = 0.0
     doubtful: bool = False
     blockers: int = 0  # objects of which an earlier notification is unsettled
     parked: bool = False  # has a row of its own
     probe: bool = False
+    asked: int = 0  # questions about it that were answered, and not with yes or no
+    overruled: bool = False  # a person settled it while it was in flight
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +110,9 @@ class Rules:
     """Attempts a second at most; 0 for no limit."""
     doubt: Doubt = Doubt.RESEND
     ask_after: float = 2.0
-    """Seconds from an attempt without an answer to the question what became of it, and between two questions."""
+    """Seconds from an attempt without an answer to the question what became of it."""
+    asking: Exponential = ASKING
+    """Between two questions about the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +153,7 @@ class Lane:
     behind: bool = False  # the log has more for it than it was given
     reading: bool = False  # somebody reads the log for it
     partial: bool = False  # there are more unsettled rows than it has in mind
-    restored: int = 0  # of a partial one: the last row that it has
+    restored: int = 0  # of a partial one: it has all rows up to here
     failing: float | None = None  # since when nothing was accepted
     read: int = 0  # the log is loaded up to here
     skip: set[int] = field(default_factory=set)  # above the cursor, with a row already
@@ -147,6 +162,9 @@ class Lane:
     probe_at: float = 0.0  # an open breaker lets one through then
     not_before: float = 0.0  # the receiver asked for quiet (Retry-After)
     next_at: float = 0.0  # the rate lets the next attempt go then
+    questions: int = 0  # under way
+    silent: int = 0  # questions in a row that nobody answered
+    ask_at: float = 0.0  # while nobody does, the next goes then
     _items: dict[int, Item] = field(default_factory=dict)
     _later: dict[int, Item] = field(default_factory=dict)  # restored, and not read yet
     _fresh: dict[int, Item] = field(default_factory=dict)  # without a row, in order of position
@@ -158,6 +176,11 @@ class Lane:
     _outcomes: dict[int, Outcome] = field(default_factory=dict)
     _flushing: int = 0  # fresh ones whose row is being written
     _writing: int = 0  # flushes that are not committed yet
+    _taken: int = 0  # in this period
+    _period: float = 0.0  # when it began
+    _counted: int = 0  # of _taken, at the last flush
+    _soon: int = 0  # so many are likely to go before the next flush
+    _narrowed: int = -1  # what a flush made `reserved` to be that left some out
     _left: int = 0  # of _fresh: delivered or dead, and gone from _items
     _may_park: bool = False  # something changed since it was seen that no fresh one is stuck
 
@@ -258,6 +281,16 @@ class Lane:
         else:
             self._readmit(item)
 
+    @property
+    def space(self) -> int:
+        """How many more with a row it keeps in mind."""
+        return max(self.rules.parked - len(self._items) - len(self._later), 0)
+
+    def leave_out(self, position: int) -> None:
+        """From *position* on there are rows that it has no space for: it is loaded again when it has."""
+        self.restored = min(position - 1, self._reads_to, self.read)
+        self.partial = True
+
     def _readmit(self, item: Item) -> None:
         self._enter(item)
         if item.state is State.WAITING and not item.blockers:
@@ -268,6 +301,7 @@ class Lane:
     def follow(self, before: "Lane") -> None:
         """Go on as *before*, the lane that it replaces: as quiet, with the breaker as it was."""
         self.failures, self.probe_at = before.failures, before.probe_at
+        self.silent, self.ask_at = before.silent, before.ask_at
         self.not_before, self.failing = before.not_before, before.failing
 
     def _enter(self, item: Item) -> None:
@@ -278,6 +312,11 @@ class Lane:
             queue.append(item)
 
     # ── what goes out ────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def ready(self) -> bool:
+        """Whether `take` may have something, as far as that does not depend on the time."""
+        return bool(self._ready) and not self.paused and self.in_flight < self.rules.concurrency
 
     def take(self, now: float) -> Item | None:
         """The next notification to send, which counts as in flight from here; None when there is none now.
@@ -303,6 +342,7 @@ class Lane:
             item.state = State.IN_FLIGHT
             item.probe = probing
             self.in_flight += 1
+            self._taken += 1
             if self.rules.rate:
                 # What timers made late is made good, but no more than that.
                 self.next_at = max(self.next_at, now - PACE_SLACK) + 1 / self.rules.rate
@@ -329,9 +369,16 @@ class Lane:
             elif item.state is State.RETRYING:
                 self._reserve(item)
 
-    def take_doubts(self, most: int = 100) -> list[Item]:
-        """Those whose fate is to be asked for now; the caller asks and calls `answered` for each."""
+    def take_doubts(self, now: float, most: int = 100) -> list[Item]:
+        """Those whose fate is to be asked for now; the caller asks, calls `asked`, then `answered` for each.
+
+        While nobody answers there is one question at a time.
+        """
+        if self.silent and (self.questions or now < self.ask_at):
+            return []
+        self._asking = [item for item in self._asking if item.state is State.ASKING]
         taken, self._asking = self._asking[:most], self._asking[most:]
+        self.questions += bool(taken)
         return taken
 
     def _reserve(self, item: Item) -> None:
@@ -355,6 +402,8 @@ class Lane:
         if self.paused or self.in_flight >= (1 if probing else self.rules.concurrency):
             return None
         times = [self._due[0][0]] if self._due else []
+        if self._asking and self.silent and not self.questions:
+            times.append(self.ask_at)
         pace = max(self.not_before, self.next_at)
         if self._ready and pace:
             times.append(pace)
@@ -372,6 +421,7 @@ class Lane:
         """The receiver accepted *item*."""
         self.in_flight -= 1
         was_open = self.failures >= self.rules.breaker
+        item.overruled = False  # it was accepted, and nobody can have known better
         # Not `not_before`: it may be another attempt's answer that asked for quiet.
         self.failures, self.failing, self.probe_at = 0, None, 0.0
         self._record(item, "delivered", now, attempts=item.attempts + 1, status=status)
@@ -400,6 +450,9 @@ class Lane:
         accepted all the same; *quiet* seconds the receiver wants to be left alone; *jitter* in -1..1.
         """
         self._trouble(now, probe=item.probe, quiet=quiet, jitter=jitter)
+        if item.overruled:
+            self._settled(item)
+            return
         item.doubtful = item.doubtful or doubtful
         attempts = item.attempts
         if not item.probe:
@@ -446,37 +499,65 @@ class Lane:
         if ask:
             self._retry_at(item, now + self.rules.ask_after)
 
-    def answered(
-        self, item: Item, now: float, *, received: bool | None, quiet: float = 0.0
-    ) -> None:
-        """The receiver said whether it has *item*; None when it could not say, or did not answer.
+    def asked(self, now: float, *, heard: bool, chance: Chance, quiet: float = 0.0) -> None:
+        """A question has ended: *heard* when there was an answer to it.
 
-        *quiet*: seconds for which it wants not to be asked.
+        *quiet*: seconds for which the receiver wants not to be asked.
         """
+        self.questions -= 1
+        if not heard:
+            self.silent += 1
+            self.ask_at = now + max(self.rules.asking.delay(self.silent, chance), quiet)
+        elif self.silent:
+            self.silent, self.ask_at = 0, 0.0
+            # Nobody should wait out a delay that the receiver's silence made.
+            for other in self._items.values():
+                if other.state is State.IN_DOUBT and other.due > now + self.rules.ask_after:
+                    self._retry_at(other, now)
+
+    def answered(self, item: Item, now: float, *, received: bool | None) -> None:
+        """The receiver said whether it has *item*; None when it could not say, or did not answer."""
+        if item.state is not State.ASKING:
+            return  # a person was faster
         if received is None:
             item.state = State.IN_DOUBT
-            self._retry_at(item, now + max(self.rules.ask_after * 5, quiet))
+            item.asked += not self.silent
+            pause = self.rules.asking.delay(max(item.asked, 1), lambda: 0.0)
+            self._retry_at(item, self.ask_at if self.silent else now + pause)
         elif received:
             self._record(item, "delivered", now, attempts=item.attempts, status=OK)
             self._leave(item)
         else:
             self._again(item, now)
 
+    def hold(self, item: Item, now: float) -> None:
+        """Nobody is asked about *item* any more, and it is not to be sent again by itself: it waits for a person."""
+        if item.state is State.ASKING:
+            item.state = State.HELD
+            error = "in doubt, and nobody is asked any more"
+            self._record(item, "held", now, attempts=item.attempts, error=error)
+
     def settle(self, position: int, how: str, now: float) -> None:
         """A person decided: `retry`, `delivered` or `dead`.  The log says so already; nothing is recorded."""
         if how != "retry":
             self._later.pop(position, None)
         item = self._items.get(position)
-        if item is None or item.state in {State.IN_FLIGHT, State.FRESH}:
+        if item is None or item.state is State.FRESH:
             return
-        if how == "retry":
+        if item.state is State.IN_FLIGHT:
+            # Its request is out; what comes of it is not written over what the person said.
+            item.overruled = how != "retry"
+        elif how == "retry":
             item.attempts = 0
             self._again(item, now)
         else:
-            item.state = State.SETTLED
-            self._outcomes.pop(position, None)
-            if not item.blockers:
-                self._leave(item)
+            self._settled(item)
+
+    def _settled(self, item: Item) -> None:
+        item.state = State.SETTLED
+        self._outcomes.pop(item.position, None)
+        if not item.blockers:
+            self._leave(item)
 
     def _again(self, item: Item, now: float) -> None:
         item.state = State.RETRYING
@@ -577,7 +658,7 @@ class Lane:
         """Whether outcomes wait to be written."""
         return bool(self._outcomes)
 
-    def flush(self, head: int) -> tuple[Progress, list[Outcome], "Flushed"]:
+    def flush(self, head: int, now: float) -> tuple[Progress, list[Outcome], "Flushed"]:
         """What to write now, in one transaction, given the log's *head*; then call `flushed`."""
         if self._parked:
             self._park_blocked()
@@ -593,10 +674,7 @@ class Lane:
         self._flushing += settled
         self._writing += 1
         self.cursor = next(iter(self._fresh)) - 1 if self._fresh else self.read
-        reserved = self.reserved
-        if self._fresh:
-            reserved = max(reserved, head + self.rules.ahead) if self._low(head) else reserved
-            reserved = max(reserved, next(reversed(self._fresh)))
+        reserved = self._reservation(head, now)
         reserving, self._reserving = self._reserving, []
         self.finished = self.ended
         progress = Progress(
@@ -607,6 +685,46 @@ class Lane:
             failing=self._failing_ms,
         )
         return progress, outcomes, Flushed(progress.reserved, settled, reserving)
+
+    def _reservation(self, head: int, now: float) -> int:
+        """Up to where attempts may be made after this flush.
+
+        Where more are ready than will soon go, only those that will; where fewer are, what the log has and what
+        comes next, so that it goes at once.
+        """
+        self._foresee(now)
+        if not self._fresh:
+            return self.reserved
+        if len(self._ready) <= self._soon:
+            reserved = max(self.reserved, next(reversed(self._fresh)))
+            return max(reserved, head + self.rules.ahead) if self._low(head) else reserved
+        out = [p for p, item in self._fresh.items() if item.state is State.IN_FLIGHT]
+        wanted = [item.position for item in islice(self._ready, self._soon) if not item.parked]
+        reserved = max([self.cursor, *out, *wanted])
+        if self._writing > 1:
+            return max(reserved, self.reserved)  # a flush that is not committed may say more
+        self.reserved = min(self.reserved, reserved)  # nothing beyond goes from here on
+        self._narrowed = reserved
+        return reserved
+
+    def _foresee(self, now: float) -> None:
+        """How many will soon go: twice as many as were reserved where most of those went, else what a PERIOD shows."""
+        least = self.rules.concurrency
+        self._soon = max(self._soon, least)
+        if now - self._period >= PERIOD:
+            self._soon = max(min(self._soon, 4 * self._taken), least)
+            self._period, self._taken, self._counted = now, 0, 0
+        if 2 * (self._taken - self._counted) >= self._soon:
+            self._soon = min(2 * self._soon, max(self.rules.window, least))
+        self._counted = self._taken
+
+    @property
+    def idly_reserved(self) -> bool:
+        """Whether more is reserved than goes, perhaps: all of it would be in doubt after a crash."""
+        many = 2 * self.rules.concurrency
+        if len(self._ready) <= many or self.reserved == self._narrowed:
+            return False
+        return not self._ready[many].parked and self._ready[many].position <= self.reserved
 
     def flushed(self, done: "Flushed") -> None:
         """What `flush` gave is committed."""

@@ -17,7 +17,7 @@ from http import HTTPStatus
 from daemon.backoff import retry_after
 from daemon.dispatcher.sending import RETRY_AFTER_MOST, Answer, Sender, credentials, shown
 from daemon.errors import Invalid, NotSent, Unanswered
-from daemon.notifications.signing import signatures
+from daemon.notifications.signing import Seal
 from daemon.receipts import (
     CONTENT_TYPE,
     ID_PREFIX,
@@ -74,7 +74,7 @@ def headers(
     ]
     return [
         *sent,
-        *signatures(settings, body, message_id=message_id, now=now),
+        *Seal(settings).signatures(body, message_id=message_id, now=now),
         *credentials(settings),
     ]
 

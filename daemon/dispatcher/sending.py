@@ -11,10 +11,13 @@ import orjson
 
 from daemon.backoff import retry_after
 from daemon.errors import Invalid, NotSent, Unanswered
-from daemon.notifications import Notification, format_of
-from daemon.notifications.signing import signatures
+from daemon.notifications.signing import Seal
 
 RETRY_AFTER_MOST = 86_400.0  # seconds: a receiver that asks for more is tried once a day
+
+OK = range(200, 300)
+
+NOT_NOW = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 ERROR_MOST = 300  # characters of an error that the log keeps
 
@@ -58,39 +61,49 @@ class Verdict:
     gone: bool = False
 
 
-def headers(
-    notification: Notification,
-    body: bytes,
-    settings: Mapping[str, str],
-    now: float,
-    *,
-    repeat: bool,
-    agent: str = "tidings",
-    origin: str | None = None,
-) -> list[tuple[str, str]]:
-    """The headers of one attempt.
+class Letterhead:
+    """What all requests to one callback have in common, worked out once for its *settings* (secrets in clear).
 
-    The callback's own (`event.notification.callback.headers`, Basic authentication), the id twice, and, with
-    a signature key, both signatures.  With *repeat*, the receiver may have had it already and is told so.
-    *agent* is the User-Agent, unless the callback wants another; *origin* who we are, where the receiver
-    agreed to be sent to.
-    Raises `ValueError` for a signature key that cannot be one.
+    *agent* is the User-Agent, unless the callback wants another.
     """
-    sent = [
-        ("content-type", format_of(notification).content_type),
-        ("Elements-Webhook-Id", notification.id),
-        ("webhook-id", notification.id),
-        ("webhook-timestamp", str(int(now))),
-    ]
-    sent += signatures(settings, body, message_id=notification.id, now=now)
-    if repeat:
-        sent.append(("webhook-redelivery", "possible"))
-    if origin is not None:
-        sent.append(("WebHook-Request-Origin", origin))
-    theirs = credentials(settings)
-    if all(name.lower() != "user-agent" for name, _ in theirs):
-        sent.append(("user-agent", agent))
-    return [*sent, *theirs]
+
+    __slots__ = ("_common", "_seal", "settings")
+
+    def __init__(self, settings: Mapping[str, str], *, agent: str = "tidings") -> None:
+        self.settings = settings
+        self._common = credentials(settings)
+        if all(name.lower() != "user-agent" for name, _ in self._common):
+            self._common.insert(0, ("user-agent", agent))
+        self._seal = Seal(settings)
+
+    def headers(
+        self,
+        body: bytes,
+        *,
+        content_type: str,
+        message_id: str,
+        now: float,
+        repeat: bool,
+        origin: str | None = None,
+    ) -> list[tuple[str, str]]:
+        """The headers of one attempt: the id twice, both signatures where there is a key, and the callback's own.
+
+        With *repeat*, the receiver may have had it already and is told so.  *origin* is who we are, where the
+        receiver agreed to be sent to.  Raises `ValueError` for a signature key that cannot be one.
+        """
+        sent = [
+            ("content-type", content_type),
+            ("Elements-Webhook-Id", message_id),
+            ("webhook-id", message_id),
+            ("webhook-timestamp", str(int(now))),
+            *self._seal.signatures(body, message_id=message_id, now=now),
+        ]
+        if repeat:
+            sent.append(("webhook-redelivery", "possible"))
+        if origin is not None:
+            sent.append(("WebHook-Request-Origin", origin))
+        sent += self._common
+        return sent
 
 
 def credentials(settings: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -138,12 +151,12 @@ async def attempt(
 def judge(answer: Answer) -> Verdict:
     """Any 2xx is success; a redirect is a failure; 410 ends the callback; 429 and 503 may ask for quiet."""
     status = answer.status
-    if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+    if status in OK:
         return Verdict(delivered=True, status=status)
     said = answer.body[:200].decode("utf-8", "replace").strip()
     error = f"answered {status}" + (f": {said}" if said else "")
     quiet = 0.0
-    if status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
+    if status in NOT_NOW:
         quiet = retry_after(answer.headers, now=datetime.now(UTC), most=RETRY_AFTER_MOST) or 0.0
     return Verdict(
         delivered=False,

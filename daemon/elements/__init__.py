@@ -16,12 +16,29 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from daemon.elements.base import Element
+from daemon.elements.campaignmonitor.element import CampaignMonitor
 from daemon.elements.defined import Defined
+from daemon.elements.dropbox.element import Dropbox
+from daemon.elements.hubspot.element import HubSpot
+from daemon.elements.loading import Now, parse, system_clock
 from daemon.elements.loading import load as load_file
+from daemon.elements.quickbooks.element import QuickBooks
+from daemon.elements.sageone.element import SageOne
+from daemon.elements.salesforce.element import Salesforce, SalesforceByName
 from daemon.errors import ConfigError, NotFound
 
-BUILT_IN = ("rest", "sageone", "workshop")
-"""The elements that come with tidings, each in a file of its name beside this one."""
+BUILT_IN: dict[str, type[Defined]] = {
+    "campaignmonitor": CampaignMonitor,
+    "dropbox": Dropbox,
+    "hubspot": HubSpot,
+    "quickbooks": QuickBooks,
+    "rest": Defined,
+    "sageone": SageOne,
+    "salesforce": SalesforceByName,
+    "sfdc": Salesforce,
+    "workshop": Defined,
+}
+"""The elements that come with tidings: of its key's file beside this one, or of a class that knows more than data."""
 
 HERE = Path(__file__).parent
 
@@ -50,18 +67,24 @@ class Registry:
         return tuple(self._by_key[key] for key in sorted(self._by_key))
 
 
-def load(places: Iterable[Path] = ()) -> Registry:
+def load(places: Iterable[Path] = (), *, stand_ins: Mapping[str, str] | None = None) -> Registry:
     """The built-in elements, and those in *places*: TOML files, or directories of them.
 
-    Two elements of one key or id are an error, unless the later file says `replaces = true` and has both of the
-    element that it replaces.  Raises `ConfigError` with all that is wrong in all files.
+    *stand_ins* has, by element, the origin of a server that stands in for the provider.  Two elements of one key or
+    id are an error, unless the later file says `replaces = true` and has both of the element that it replaces.
+    Raises `ConfigError` with all that is wrong in all files.
     """
+    stand_ins = stand_ins or {}
     elements: dict[str, Defined] = {}
     origins: dict[str, Path] = {}
     problems: list[str] = []
-    for path in (*(HERE / f"{key}.toml" for key in BUILT_IN), *_files(places, problems)):
+    own = {written(key): key for key in BUILT_IN}
+    for path in (*own, *_files(places, problems)):
         try:
-            element = load_file(path)
+            key = own.get(path)
+            element = load_file(path) if key is None else built_in(key)
+            if element.key in stand_ins:
+                element = element.beside(stand_ins[element.key])
         except ConfigError as error:
             problems.append(str(error))
             continue
@@ -71,9 +94,28 @@ def load(places: Iterable[Path] = ()) -> Registry:
             continue
         elements[element.key] = element
         origins[element.key] = path
+    problems += [
+        f"[elements] stand_ins: there is no element {key}; there are {', '.join(sorted(elements))}"
+        for key in stand_ins
+        if key not in elements
+    ]
     if problems:
         raise ConfigError("\n".join(problems))
     return Registry(elements.values())
+
+
+def written(key: str) -> Path:
+    """Where the definition of a built-in element stands, unless its class has it."""
+    folder = HERE / key
+    return folder / "definition.toml" if folder.is_dir() else HERE / f"{key}.toml"
+
+
+def built_in(key: str, *, now: Now = system_clock) -> Defined:
+    """The element *key* that comes with tidings."""
+    made = BUILT_IN[key]
+    path = written(key)
+    text = made.source if made.source is not None else path.read_text(encoding="utf-8")
+    return parse(text, path, made=made, now=now)
 
 
 def _files(places: Iterable[Path], problems: list[str]) -> list[Path]:

@@ -8,7 +8,11 @@ import base64
 from collections.abc import Mapping
 from dataclasses import replace
 
-from oauthlib.oauth2 import OAuth2Error, WebApplicationClient  # type: ignore[import-untyped] # it ships no types
+from oauthlib.oauth2 import (  # type: ignore[import-untyped] # it ships no types
+    InvalidGrantError,
+    OAuth2Error,
+    WebApplicationClient,
+)
 
 from daemon.elements.address import whole, with_query
 from daemon.elements.base import Http, Parameter, Settings
@@ -162,7 +166,9 @@ class Authentication:
         if not self.oauth or not token:
             return None
         client = WebApplicationClient(settings.get(CLIENT_ID, ""))
-        own = {"client_id": client.client_id} if self._auth.client == "body" else {}
+        # Without a client the token goes alone, as Campaign Monitor wants it.
+        named = self._auth.client == "body" and client.client_id
+        own = {"client_id": client.client_id} if named else {}
         form = client.prepare_refresh_body(
             refresh_token=token, **own, **self._client_secret(settings)
         )
@@ -195,6 +201,9 @@ class Authentication:
         try:
             given = client.parse_request_body_response(answer.body.decode())
             return _kept(given)
+        except InvalidGrantError as error:
+            # Some say it with 200.
+            raise Unauthorized("access was not granted: invalid_grant") from error
         except (OAuth2Error, ValueError) as error:
             # Not quoted: it may hold the tokens.
             raise Refused("the provider's answer to the token request cannot be read") from error

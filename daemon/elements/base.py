@@ -8,12 +8,13 @@ answer; everything else does none.
 `oauth.api.key`, `oauth.user.token`, …), keys as the API documents them, values as strings.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from daemon.model import Incoming, Json, Page, Query, Received, Reply, Request, Response
+from daemon.errors import Unauthorized
+from daemon.model import FeedPage, Incoming, Json, Page, Query, Received, Reply, Request, Response
 
 Settings = Mapping[str, str]
 
@@ -80,6 +81,37 @@ class Element(Protocol):
         """Seconds to leave between two requests of one instance; 0 for as fast as the client allows."""
 
     @property
+    def overlap(self) -> float:
+        """Seconds before the cursor that every poll asks for again: the provider shows changes so late."""
+
+    @property
+    def keep_alive(self) -> float:
+        """Seconds after which tokens that nobody needed are refreshed all the same, for they die of disuse; 0: never."""
+
+    @property
+    def tend_interval(self) -> float:
+        """Seconds from one `tend` to the next; 0 where there is nothing to tend."""
+
+    @property
+    def unguessable(self) -> bool:
+        """Whether an instance's webhook address must end in a secret, because the provider does not sign.
+
+        What comes to an address without it is believed no more than a knock at the door: it wakes the poller.
+        """
+
+    @property
+    def edits_undated(self) -> bool:
+        """Whether an edit may leave no date that a question finds it by.
+
+        Then the records of `inventory` are as whole as those of `read` and are compared, and what a webhook names is
+        read again (`reread`).
+        """
+
+    @property
+    def sweep_interval(self) -> float:
+        """Seconds from one inventory to the next where the instance does not say; 0: with every poll."""
+
+    @property
     def resources(self) -> tuple[str, ...]:
         """The resources it describes; it may be able to read others, see `check_query`."""
 
@@ -100,10 +132,12 @@ class Element(Protocol):
     def authorize_url(self, settings: Settings, *, state: str | None) -> str:
         """The address a person opens to grant access; raises `Invalid` for an element without OAuth."""
 
-    async def exchange(self, http: Http, settings: Settings, code: str) -> dict[str, str]:
+    async def exchange(
+        self, http: Http, settings: Settings, code: str, given: Mapping[str, str]
+    ) -> dict[str, str]:
         """Trade an authorization code for tokens: the settings to keep (`oauth.user.token`, …).
 
-        *http* is the plain client.  Raises `Unauthorized` where the provider does not accept the code.
+        *given* is all that came back with the code (`providerData`).  *http* is the plain client.  Raises `Unauthorized` where the provider does not accept the code.
         """
 
     async def refresh(self, http: Http, settings: Settings) -> dict[str, str] | None:
@@ -112,8 +146,18 @@ class Element(Protocol):
         *http* is the plain client.  Raises `Unauthorized` where a person must grant access again.
         """
 
+    def renewable(self, error: Unauthorized) -> bool:
+        """Whether new tokens could help against *error*: some providers say 401 of a wrong id as well."""
+
     def sign(self, request: Request, settings: Settings) -> Request:
         """The request with the instance's credentials on it."""
+
+    async def tend(self, http: Http, settings: Settings, address: str) -> dict[str, str]:
+        """Do what the account needs done at the provider: have its webhooks, and have them posted to *address*.
+
+        Called when the instance has come or changed, and every `tend_interval`; *http* is the instance's
+        connection.  Returns settings to keep (ids), none where nothing is new.
+        """
 
     def read(self, http: Http, settings: Settings, query: Query) -> AsyncGenerator[Page]:
         """Yield the pages that answer *query*, at least one, then end.  Raises what `Http.send` raises.
@@ -135,6 +179,23 @@ class Element(Protocol):
         """All records that exist now (ids suffice), for finding deletes; None where that is not possible.
 
         The inventory counts only if the generator ends; it raises `Transient` when what it saw is incomplete.
+        """
+
+    def feed(
+        self, http: Http, settings: Settings, query: Query, token: str | None
+    ) -> AsyncGenerator[FeedPage] | None:
+        """The provider's own feed of changes since *token*, up to now; None where the resource has none.
+
+        Without *token* the feed begins with all that is there.  What it says later holds over what it said before.
+        Raises `TokenLost` where the provider no longer knows *token*.
+        """
+
+    def reread(
+        self, http: Http, settings: Settings, resource: str, ids: Sequence[str]
+    ) -> AsyncGenerator[Page] | None:
+        """The objects *ids* as they are now, those that are no more marked as `deleted` knows it.
+
+        None where objects cannot be asked for one by one.
         """
 
     async def gone(

@@ -1,17 +1,18 @@
 """An element made of a definition: every method of `Element`, each handed to the module that knows."""
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import ClassVar, Self
 
 from daemon.elements import challenges, hooks
 from daemon.elements.authentication import Authentication
 from daemon.elements.base import Http, Settings
-from daemon.elements.definition import CONDITION, Definition, Resource
+from daemon.elements.definition import CONDITION, Definition, Resource, moved
 from daemon.elements.parameters import describe
 from daemon.elements.reading import Reader, base
 from daemon.elements.verification import Verifier, verify_parameter
-from daemon.errors import Invalid
-from daemon.model import Incoming, Json, Page, Query, Received, Reply, Request
+from daemon.errors import ConfigError, Invalid, Unauthorized
+from daemon.model import FeedPage, Incoming, Json, Page, Query, Received, Reply, Request
 
 GMT_DATE = "${gmtDate:yyyy-MM-dd'T'HH:mm:ss'Z'}"
 
@@ -20,17 +21,31 @@ class Defined:
     """Implements `Element` from a definition.
 
     *secrets* holds the contents of the definition's secret files by their place in it
-    (`webhook.signature.secret_file`).  *now* is for the age of signatures, and for answers without a date.
+    (`webhook.signature.secret_file`).  *stand_in* is the origin of a server in the provider's place.  *now* is for
+    the age of signatures, and for answers without a date.
     """
+
+    source: ClassVar[str | None] = None
+    """The definition of a provider that data alone cannot describe: a subclass has it, and overrides what is odd."""
+
+    overlap = 60.0
+    tend_interval = 0.0
+    edits_undated = False
+    sweep_interval = 0.0
 
     def __init__(
         self,
         definition: Definition,
         *,
         secrets: Mapping[str, str] | None = None,
+        stand_in: str | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        self._written = definition
+        definition = definition if stand_in is None else definition.at(stand_in)
         self.definition = definition
+        self._stand_in = stand_in
+        self._now = now
         self.id = definition.id
         self.key = definition.key
         self.name = definition.name
@@ -40,6 +55,8 @@ class Defined:
         self.polls = place is not None
         self.hooks = hook is not None
         self.pace = place.pace if place else 0.0
+        self.keep_alive = definition.auth.keep_alive
+        self.unguessable = hook is not None and hook.unguessable
         self.routing_key = hook.routing_key if hook else None
         self._secrets = dict(secrets or {})
         self._auth = Authentication(definition.auth, override=place is not None and place.override)
@@ -59,6 +76,13 @@ class Defined:
 
     def __repr__(self) -> str:
         return f"<element {self.key}>"
+
+    def beside(self, origin: str) -> Self:
+        """The same element with the server at *origin* in the provider's place; raises `ConfigError`."""
+        try:
+            return type(self)(self._written, secrets=self._secrets, stand_in=origin, now=self._now)
+        except ValueError as error:
+            raise ConfigError(f"[elements] stand_ins: {self.key}: {error}") from error
 
     def check_settings(self, settings: Settings) -> None:
         """Raise `Invalid` for settings that cannot work."""
@@ -82,7 +106,9 @@ class Defined:
         """Where a person grants access."""
         return self._auth.authorize_url(self._settings(settings), state=state)
 
-    async def exchange(self, http: Http, settings: Settings, code: str) -> dict[str, str]:
+    async def exchange(
+        self, http: Http, settings: Settings, code: str, given: Mapping[str, str]
+    ) -> dict[str, str]:
         """The settings that an authorization code brings."""
         return await self._auth.exchange(http, self._settings(settings), code)
 
@@ -90,9 +116,17 @@ class Defined:
         """The settings that a refresh token brings."""
         return await self._auth.refresh(http, self._settings(settings))
 
+    def renewable(self, error: Unauthorized) -> bool:
+        """Every 401 is taken for one about the token."""
+        return True
+
     def sign(self, request: Request, settings: Settings) -> Request:
         """*request* with credentials."""
         return self._auth.sign(request, self._settings(settings))
+
+    async def tend(self, http: Http, settings: Settings, address: str) -> dict[str, str]:
+        """Nothing: a definition knows no provider's way of registering webhooks."""
+        return {}
 
     def read(self, http: Http, settings: Settings, query: Query) -> AsyncGenerator[Page]:
         """Yield the pages that answer *query*; `Refused` for one that `check_query` finds fault with."""
@@ -109,6 +143,18 @@ class Defined:
     ) -> AsyncGenerator[Page] | None:
         """Yield all that exists."""
         return self._reader.inventory(http, self._settings(settings), resource)
+
+    def feed(
+        self, http: Http, settings: Settings, query: Query, token: str | None
+    ) -> AsyncGenerator[FeedPage] | None:
+        """None: a definition knows no feeds with tokens."""
+        return None
+
+    def reread(
+        self, http: Http, settings: Settings, resource: str, ids: Sequence[str]
+    ) -> AsyncGenerator[Page] | None:
+        """Nothing: a definition's polls find what changed by its date."""
+        return None
 
     async def gone(
         self, http: Http, settings: Settings, resource: str, object_id: str
@@ -154,6 +200,10 @@ class Defined:
             reply=Reply(reply.status, reply.body.encode(), reply.content_type),
             hint=hook.hint,
         )
+
+    def at(self, address: str) -> str:
+        """*address*, which is the provider's, or the same at the server that stands in for it."""
+        return address if self._stand_in is None else moved(address, self._stand_in)
 
     def _settings(self, settings: Settings) -> Settings:
         """*settings*, with the defaults of the parameters that they leave empty."""

@@ -29,6 +29,15 @@ def _address(value: str) -> str:
 Address = Annotated[str, AfterValidator(_address)]
 
 
+def moved(address: str, origin: str) -> str:
+    """*address* with *origin* for its scheme, host and port; raises `ValueError` for one without any."""
+    _, there, rest = address.partition("://")
+    if not there:
+        raise ValueError(f"{address} has no host that another could stand in for")
+    _, slash, path = rest.partition("/")
+    return f"{origin}{slash}{path}"
+
+
 class Setting(Table):
     """`[[parameters]]`: one configuration key of an instance."""
 
@@ -62,7 +71,7 @@ AUTH_KEYS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
     "setting": (frozenset(), frozenset()),
     "oauth2": (
         frozenset({"authorize_url", "token_url"}),
-        frozenset({"scope", "client", "authorize_parameters", "token_headers"}),
+        frozenset({"scope", "client", "authorize_parameters", "token_headers", "keep_alive"}),
     ),
 }
 
@@ -81,6 +90,7 @@ class Auth(Table):
     client: Literal["body", "basic"] = "body"
     authorize_parameters: dict[str, str] = Field(default_factory=dict)
     token_headers: dict[HeaderName, str] = Field(default_factory=dict)
+    keep_alive: Annotated[float, Field(ge=0, strict=False)] = 0.0
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -207,6 +217,21 @@ class Definition(Table):
         default_factory=dict
     )
     webhook: Webhook | None = None
+
+    def at(self, origin: str) -> "Definition":
+        """The same provider at *origin*: every address keeps its path, and requests need not be paced.
+
+        Raises `ValueError` where an address is not known before an instance names it.
+        """
+        place, auth = self.connection, self.auth
+        if place is not None:
+            place = place.model_copy(update={"base": moved(place.base, origin), "pace": 0.0})
+        if auth.kind == "oauth2":
+            urls = {
+                name: moved(getattr(auth, name), origin) for name in ("authorize_url", "token_url")
+            }
+            auth = auth.model_copy(update=urls)
+        return self.model_copy(update={"connection": place, "auth": auth})
 
     def resource(self, name: str) -> Resource | None:
         """The resource with the defaults filled in; None where the element has none of that name."""

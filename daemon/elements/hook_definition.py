@@ -142,6 +142,7 @@ class Webhook(Table):
     methods: list[Literal["POST", "GET"]] = Field(default=["POST"])
     hint: bool = False
     unsigned: bool = False
+    unguessable: bool = False
     signature: Signature | None = None
     secret_parameter: SecretParameter | None = None
     routing_key: Key | None = None
@@ -153,15 +154,21 @@ class Webhook(Table):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        proofs = [self.signature is not None, self.secret_parameter is not None, self.unsigned]
+        proofs = [
+            self.signature is not None,
+            self.secret_parameter is not None,
+            self.unsigned,
+            self.unguessable,
+        ]
         if not any(proofs):
             raise ValueError(
-                "signature is missing: give [webhook.signature], or [webhook.secret_parameter] for a provider that "
-                "does not sign, or unsigned = true where everybody who knows the address may post"
+                "signature is missing: give [webhook.signature], or unguessable = true for a provider that does not "
+                "sign, or [webhook.secret_parameter] where the secret has to be a query parameter, or unsigned = true "
+                "where everybody who knows the address may post"
             )
         if self.unsigned and sum(proofs) > 1:
             raise ValueError(
-                "unsigned = true contradicts signature and secret_parameter: remove it"
+                "unsigned = true contradicts signature, secret_parameter and unguessable: remove it"
             )
         if (self.routing_key is None) != (self.events.route is None):
             raise ValueError("routing_key and events.route belong together")

@@ -32,15 +32,23 @@ _SHAPES = {
 }
 
 
-def load(path: Path, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Defined:
+Now = Callable[[], datetime]
+
+
+def system_clock() -> datetime:
+    """The time, aware."""
+    return datetime.now(UTC)
+
+
+def load(path: Path, *, now: Now = system_clock) -> Defined:
     """The element that the file *path* defines; raises `ConfigError`."""
     return parse(_read(path, MOST), path, now=now)
 
 
 def parse(
-    text: str, path: Path, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    text: str, path: Path, *, made: type[Defined] = Defined, now: Now = system_clock
 ) -> Defined:
-    """The element that *text*, the contents of *path*, defines; raises `ConfigError`.
+    """The element, a *made*, that *text*, the contents of *path*, defines; raises `ConfigError`.
 
     Secret files that it names are read from the directory of *path*.
     """
@@ -54,7 +62,7 @@ def parse(
         lines = sorted({f"{path}: {_problem(one)}" for one in error.errors(include_url=False)})
         raise ConfigError("\n".join(lines)) from error
     secrets = {place: _secret(path, place, name) for place, name in _secret_files(definition)}
-    return Defined(definition, secrets=secrets, now=now)
+    return made(definition, secrets=secrets, now=now)
 
 
 def _secret_files(definition: Definition) -> Iterator[tuple[str, str]]:

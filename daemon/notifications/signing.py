@@ -20,6 +20,8 @@ ROTATED = "event.notification.signature.key.rotated"
 OVERLAP = "event.notification.signature.overlap"
 """Settings of an instance: its key, the one before (a secret too), when that was replaced, hours that it still signs."""
 
+HEADERS = ("Elements-Webhook-Signature", "Elements-Webhook-Signature-Previous")
+
 OVERLAP_HOURS = 24.0
 """A working day wherever the receiver's people are, and not so long that a key that leaked lives on unnoticed."""
 
@@ -76,17 +78,32 @@ def keys_at(settings: Mapping[str, str], now: float) -> tuple[str, ...]:
     return (key,)
 
 
-def signatures(
-    settings: Mapping[str, str], body: bytes, *, message_id: str, now: float
-) -> list[tuple[str, str]]:
-    """The headers that sign *body*; none without a key.  Raises `ValueError` for a key that cannot be one."""
-    keys = keys_at(settings, now)
-    if not keys:
-        return []
-    names = ("Elements-Webhook-Signature", "Elements-Webhook-Signature-Previous")
-    signed = [(name, elements_signature(key, body)) for name, key in zip(names, keys, strict=False)]
-    standard = standard_signature([signing_key(key) for key in keys], message_id, int(now), body)
-    return [*signed, ("webhook-signature", standard)]
+class Seal:
+    """What signs the requests to a callback with these *settings*, secrets in clear: nothing, one key or two.
+
+    The keys are read once; a time at which the old one ends is looked at with each request.
+    """
+
+    __slots__ = ("_both", "_one", "_settings")
+
+    def __init__(self, settings: Mapping[str, str]) -> None:
+        key, previous = settings.get(KEY), settings.get(PREVIOUS)
+        self._settings = settings
+        self._one = (key,) if key else ()
+        self._both = (key, previous) if key and previous else None
+
+    def signatures(self, body: bytes, *, message_id: str, now: float) -> list[tuple[str, str]]:
+        """The headers that sign *body*; none without a key.  Raises `ValueError` for a key that cannot be one."""
+        keys = self._one if self._both is None else keys_at(self._settings, now)
+        if not keys:
+            return []
+        signed = [
+            (name, elements_signature(key, body)) for name, key in zip(HEADERS, keys, strict=False)
+        ]
+        standard = standard_signature(
+            [signing_key(key) for key in keys], message_id, int(now), body
+        )
+        return [*signed, ("webhook-signature", standard)]
 
 
 def _overlaps(since: str | None, hours: str | None, now: float) -> bool:

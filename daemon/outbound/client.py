@@ -187,14 +187,15 @@ class Client:
             return Response(status=status, headers=headers, body=body, url=request.url)
         if status in REDIRECTS and request.method == "GET" and "Location" in headers:
             return _next(request.url, headers["Location"])
-        text = excerpt(request, await _some(answer), headers.get("Content-Type", ""))
+        body = await _some(answer)
+        text = excerpt(request, body, headers.get("Content-Type", ""))
         message = f"{shown} answered {status}" + (f": {text}" if text else "")
         if status in NOT_NOW or status >= 500:  # noqa: PLR2004 — HTTP's class of server errors
             wait = retry_after(headers, now=self._now(), most=LONGEST_WAIT)
-            raise Transient(message, retry_after=wait)
+            raise Transient(message, retry_after=wait, status=status, body=body)
         if status == 401:  # noqa: PLR2004 — HTTP's Unauthorized
-            raise Unauthorized(message, status=status)
-        raise Refused(message, status=status)
+            raise Unauthorized(message, status=status, body=body)
+        raise Refused(message, status=status, body=body)
 
     async def _read(self, answer: aiohttp.ClientResponse, shown: str) -> bytes:
         parts = bytearray()

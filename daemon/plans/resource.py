@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 from daemon.dates import DatePattern, Reading
@@ -11,6 +11,8 @@ from daemon.model import ChangeType, Condition, Query
 from daemon.plans.address import Address
 from daemon.plans.fields import FieldPath, identify
 from daemon.plans.judgement import Dates, Rules, judge
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,11 @@ class ResourcePlan:
     unfilled: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def path(self) -> str:
+        """What the provider calls the resource: the path that the url asks for."""
+        return self.address.path.fill(since=EPOCH, now=EPOCH)
 
     @property
     def complete(self) -> bool:

@@ -8,6 +8,7 @@
   others as well: objects that its provider posts.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ from daemon.plans.values import unfilled
 CONFIGURATION = "event.poller.configuration"
 URLS = "event.poller.urls"
 OBJECTS = "event.objects"
+ANY = "{objectName}"
+"""Under this name an element's defaults have the entry of every object that they do not name (facts, 3.1)."""
 
 _LEGACY = (
     "url", "xPath", "updatedDateField", "updatedDateFormat", "updatedDateTimezone",
@@ -36,7 +39,7 @@ def select_entries(
     What is wrong goes into *problems*; of a configuration that cannot be read nothing is returned.
     """
     available: Entries = {
-        name: (f"{CONFIGURATION}.{name}", entry) for name, entry in defaults.items()
+        name: (f"{CONFIGURATION}.{name}", entry) for name, entry in defaults.items() if name != ANY
     }
     own = _own_entries(configuration, problems)
     lines, names = _urls(configuration, {*available, *own}, problems)
@@ -53,6 +56,7 @@ def select_entries(
         if str(configuration.get("event.vendor.type", "")).strip().lower().startswith("webhook"):
             # There the objects are those of webhooks; what is polled, if anything, is what a hint points at.
             objects = [name for name in objects if _find(name, pool) is not None]
+        pool = _any(objects, defaults.get(ANY), pool)
         chosen = _select(objects, pool, OBJECTS, problems) if objects else chosen
     return chosen
 
@@ -134,6 +138,17 @@ def _select(wanted: list[str], entries: Entries, key: str, problems: dict[str, s
             f"names {', '.join(unknown)}, which cannot be polled here; what can be polled: {names}"
         )
     return selected
+
+
+def _any(wanted: list[str], entry: Any, entries: Entries) -> Entries:
+    """*entries*, and *entry* under each name of *wanted* that they do not have, if there is one for such."""
+    if entry is None:
+        return entries
+    return entries | {
+        name: (f"{CONFIGURATION}.{name}", {**entry, "url": entry["url"].replace(ANY, name)})
+        for name in wanted
+        if _find(name, entries) is None and re.fullmatch(r"\w{1,100}", name, re.ASCII)
+    }
 
 
 def _find(name: str, entries: Entries) -> str | None:

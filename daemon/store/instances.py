@@ -14,16 +14,14 @@ from daemon.model import Instance
 from daemon.store.database import Db
 from daemon.store.log import SELF, Entry
 
-MOST_DIGITS = 18  # of an id: what PostgreSQL's bigint surely holds
-
 ALL = """
-SELECT id, organization_id, user_id, element_key, hub, name, tags, configuration, token_digest, disabled, created, updated, revision
+SELECT id, organization_id, user_id, element_key, hub, name, tags, configuration, token_digest, disabled, created, updated, revision, reason
   FROM instances
  ORDER BY id
 """
 
 SOME = """
-SELECT id, organization_id, user_id, element_key, hub, name, tags, configuration, token_digest, disabled, created, updated, revision
+SELECT id, organization_id, user_id, element_key, hub, name, tags, configuration, token_digest, disabled, created, updated, revision, reason
   FROM instances
  WHERE id = ANY($1::bigint[])
 """
@@ -109,22 +107,6 @@ def changed(kind: str, instance: Instance, *, resources: Sequence[str], **fields
     return entry(kind, instance_id=instance.id, callback=callback, resources=resources, **state)
 
 
-def encode_id(instance_id: int) -> str:
-    """The id as it stands in an instance's webhook address: base64 of the decimal id (facts, 5.1)."""
-    return base64.b64encode(str(instance_id).encode()).decode()
-
-
-def decode_id(text: str) -> int:
-    """The instance id in an address: base64 of the decimal id, or the id itself; -1 for neither."""
-    text = text.strip()
-    if not text.isdecimal():
-        try:
-            text = base64.b64decode(text + "=" * (-len(text) % 4), validate=True).decode("ascii")
-        except ValueError:
-            return -1
-    return int(text) if text.isdecimal() and len(text) <= MOST_DIGITS else -1
-
-
 async def load(db: Db, ids: Sequence[int] | None = None) -> list[Instance]:
     """All instances, or those of *ids* that exist."""
     rows = await db.fetch(ALL) if ids is None else await db.fetch(SOME, ids)
@@ -156,6 +138,7 @@ def as_of(row: asyncpg.Record, instance_id: int, created: datetime) -> Instance:
         created=created,
         updated=row["appended"],
         revision=row["position"],
+        reason=data.get("reason"),
     )
 
 

@@ -15,19 +15,21 @@ SELF = 0
 # statement_timestamp(), not now(): this statement begins under the append lock, so times rise with positions.
 APPEND = """
 INSERT INTO log (position, appended, kind, instance_id, object_type, object_id, change, changed,
-                 fingerprint, notification, source, polled, data)
+                 fingerprint, notification, source, polled, data, place)
 SELECT $1 + n - 1, statement_timestamp(), kind, CASE instance_id WHEN 0 THEN $1 + n - 1 ELSE instance_id END,
-       object_type, object_id, change, changed, fingerprint, $1 + notification, $1 + source, polled, data::json
+       object_type, object_id, change, changed, fingerprint, $1 + notification, $1 + source, polled, data::json, place
   FROM unnest($2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::timestamptz[],
-              $8::bytea[], $9::bigint[], $10::bigint[], $11::timestamptz[], $12::text[])
+              $8::bytea[], $9::bigint[], $10::bigint[], $11::timestamptz[], $12::text[], $13::text[])
        WITH ORDINALITY AS entry (kind, instance_id, object_type, object_id, change, changed,
-                                 fingerprint, notification, source, polled, data, n)
+                                 fingerprint, notification, source, polled, data, place, n)
 """
 
 # Takes the append lock: from here to COMMIT nobody else draws positions.
 DRAW = "SELECT first, xid FROM log_draw($1)"
 
-WHAT_BECAME_OF = "SELECT pg_xact_status($1::text::xid8)"
+# Not pg_xact_status: after a crash of the server it refuses a transaction of which nothing reached the disk, or tells
+# of another one that was given the same number since.
+HAS_ENTRY = "SELECT EXISTS (SELECT FROM log WHERE position = $1 AND xmin = $2::text::xid8::xid)"
 
 EXTEND = "SELECT log_extend($1)"
 
@@ -57,9 +59,12 @@ SELECT position, appended, instance_id, object_type, object_id, change, changed,
 
 CHANGES_OF_NOTIFICATIONS = """
 SELECT log.position, appended, instance_id, object_type, object_id, change, changed, notification, source, polled, data
-  FROM unnest($1::bigint[]) AS wanted (position), log
- WHERE log.position BETWEEN wanted.position AND wanted.position + 19
-   AND log.notification = wanted.position
+  FROM unnest($1::bigint[]) AS wanted (position)
+  -- By position for each, whatever the planner thinks of the log's size: it is twenty rows at most.
+ CROSS JOIN LATERAL (SELECT * FROM log AS l
+                      WHERE l.position BETWEEN wanted.position AND wanted.position + 19
+                        AND l.notification = wanted.position
+                      LIMIT 20) AS log
  ORDER BY log.position
 """
 
@@ -68,7 +73,7 @@ SOURCES = "SELECT position, data FROM log WHERE position = ANY($1::bigint[])"
 LIFE_OF_INSTANCE = """
 SELECT position, kind, appended, data
   FROM log
- WHERE instance_id = $1 AND kind <> 'change' AND kind LIKE 'instance.%'
+ WHERE instance_id = $1 AND kind LIKE 'instance.%'
  ORDER BY position
 """
 
@@ -90,7 +95,7 @@ SELECT position, appended, kind, instance_id, object_type, object_id, change, ch
 
 ENTRY = """
 SELECT position, appended, kind, instance_id, object_type, object_id, change, changed, fingerprint,
-       notification, source, polled, data
+       notification, source, polled, data, place
   FROM log
  WHERE position = $1
 """
@@ -124,6 +129,7 @@ class Entry:
     notification: int | None = None
     source: int | None = None
     polled: datetime | None = None
+    place: str | None = None
 
 
 async def append(conn: Conn, entries: Sequence[Entry]) -> tuple[int, str]:
@@ -148,14 +154,15 @@ async def append(conn: Conn, entries: Sequence[Entry]) -> tuple[int, str]:
         [entry.source for entry in entries],
         [entry.polled for entry in entries],
         [entry.data for entry in entries],
+        [entry.place for entry in entries],
     )
     return first, row["xid"]
 
 
-async def what_became_of(db: Db, xid: str) -> str | None:
-    """`committed`, `aborted` or `in progress`; None for a transaction too old to ask about."""
-    status: str | None = await db.fetchval(WHAT_BECAME_OF, xid)
-    return status
+async def was_committed(db: Db, xid: str, position: int) -> bool:
+    """Whether the transaction *xid*, which is over and appended an entry at *position*, was committed."""
+    there: bool = await db.fetchval(HAS_ENTRY, position, xid)
+    return there
 
 
 async def extend(db: Db, upto: int) -> int:

@@ -35,16 +35,16 @@ UPDATE users SET removed = appended
 # Every instance entry carries the whole state, so the last one says all.
 FOLD_INSTANCE = """
 INSERT INTO instances (id, organization_id, user_id, element_key, hub, name, tags, configuration, token_digest,
-                       disabled, created, updated, revision)
+                       disabled, created, updated, revision, reason)
 SELECT instance_id, (data->>'organization')::bigint, (data->>'user')::bigint, data->>'element', data->>'hub', data->>'name',
        ARRAY(SELECT json_array_elements_text(data->'tags')), (data->'configuration')::jsonb,
-       decode(data->>'token_digest', 'hex'), (data->>'disabled')::boolean, appended, appended, position
+       decode(data->>'token_digest', 'hex'), (data->>'disabled')::boolean, appended, appended, position, data->>'reason'
   FROM log
  WHERE position BETWEEN $1 AND $2 AND kind LIKE 'instance.%' AND kind <> 'instance.deleted'
 ON CONFLICT (id) DO UPDATE SET
        user_id = excluded.user_id, name = excluded.name, tags = excluded.tags,
        configuration = excluded.configuration, token_digest = excluded.token_digest,
-       disabled = excluded.disabled, updated = excluded.updated, revision = excluded.revision
+       disabled = excluded.disabled, updated = excluded.updated, revision = excluded.revision, reason = excluded.reason
 """
 
 FOLD_INSTANCE_DELETED = """
@@ -52,29 +52,31 @@ DELETE FROM instances USING log
  WHERE position BETWEEN $1 AND $2 AND kind = 'instance.deleted' AND instances.id = instance_id
 """
 
-# A baseline's entry holds many objects: [id, fingerprint, changed in ms or null].  A webhook's fingerprint names
+# A baseline's entry holds many objects: [id, fingerprint, changed in ms or null, and its place if it has one].  An
+# object is where its latest entry says, so one that is deleted is nowhere.  A webhook's fingerprint names
 # an event and no version, so it does not hide the version that a poll has seen; only after a DELETED every
 # version is a new one.
 FOLD_OBJECTS = """
-INSERT INTO objects (instance_id, object_type, object_id, fingerprint, changed, deleted, position)
+INSERT INTO objects (instance_id, object_type, object_id, fingerprint, changed, deleted, position, place)
 SELECT instance_id, object_type, object_id,
        (array_agg(fingerprint ORDER BY position DESC, n DESC) FILTER (WHERE fingerprint IS NOT NULL))[1],
        (array_agg(changed ORDER BY position DESC, n DESC) FILTER (WHERE changed IS NOT NULL))[1],
        (array_agg(deleted ORDER BY position DESC, n DESC))[1],
-       max(position)
+       max(position),
+       (array_agg(place ORDER BY position DESC, n DESC))[1]
   FROM (SELECT instance_id, object_type, object_id,
                CASE WHEN polled IS NOT NULL OR change = 'DELETED' THEN fingerprint END AS fingerprint,
-               changed, change = 'DELETED' AS deleted, position, 1 AS n
+               changed, change = 'DELETED' AS deleted, position, 1 AS n, place
           FROM log WHERE position BETWEEN $1 AND $2 AND kind = 'change'
         UNION ALL
         SELECT instance_id, data->>'object_type', object->>0, decode(object->>1, 'hex'),
-               to_timestamp((object->>2)::double precision / 1000), false, position, n
+               to_timestamp((object->>2)::double precision / 1000), false, position, n, object->>3
           FROM log, json_array_elements(data->'objects') WITH ORDINALITY AS known (object, n)
          WHERE position BETWEEN $1 AND $2 AND kind = 'object.known') AS version
  GROUP BY instance_id, object_type, object_id
 ON CONFLICT (instance_id, object_type, object_id) DO UPDATE SET
        fingerprint = coalesce(excluded.fingerprint, objects.fingerprint), changed = coalesce(excluded.changed, objects.changed),
-       deleted = excluded.deleted, position = excluded.position
+       deleted = excluded.deleted, position = excluded.position, place = excluded.place
 """
 
 FOLD_SEEN = """
@@ -84,23 +86,34 @@ SELECT instance_id, fingerprint, position
 ON CONFLICT DO NOTHING
 """
 
+# A poller may still be writing when its instance has gone or has stopped watching the resource.  What the instance
+# was when the entry came decides, so a rebuild sees what was seen then.
 FOLD_CURSOR = """
-INSERT INTO cursors AS cursors (instance_id, resource, cursor, baseline, polled, swept, failures, failed, retry, error, disabled, allow_sweep)
+INSERT INTO cursors AS cursors (instance_id, resource, cursor, baseline, polled, noted, swept, failures, failed, retry, error, disabled,
+                                allow_sweep, token)
 SELECT instance_id, data->>'resource', (data->>'cursor')::timestamptz, (data->>'baseline')::timestamptz,
-       (data->>'polled')::timestamptz, (data->>'swept')::timestamptz, coalesce((data->>'failures')::integer, 0),
+       (data->>'polled')::timestamptz, CASE WHEN data->>'polled' IS NOT NULL THEN appended END,
+       (data->>'swept')::timestamptz, coalesce((data->>'failures')::integer, 0),
        CASE WHEN data->>'error' IS NOT NULL THEN appended END, (data->>'retry')::timestamptz, data->>'error',
-       kind = 'poll.disabled', kind = 'sweep.allowed'
+       kind = 'poll.disabled', kind = 'sweep.allowed', data->>'token'
   FROM log
  WHERE position BETWEEN $1 AND $2
    AND (kind LIKE 'poll.%' OR kind LIKE 'sweep.%')
+   AND data->>'resource' IN (
+       SELECT json_array_elements_text(was.data->'resources')
+         FROM (SELECT life.kind, life.data FROM log AS life
+                WHERE life.instance_id = log.instance_id AND life.kind LIKE 'instance.%' AND life.position < log.position
+                ORDER BY life.position DESC LIMIT 1) AS was
+        WHERE was.kind <> 'instance.deleted')
 ON CONFLICT (instance_id, resource) DO UPDATE SET
        cursor = coalesce(excluded.cursor, cursors.cursor),
        baseline = coalesce(excluded.baseline, cursors.baseline),
-       polled = coalesce(excluded.polled, cursors.polled),
+       polled = coalesce(excluded.polled, cursors.polled), noted = coalesce(excluded.noted, cursors.noted),
        swept = coalesce(excluded.swept, cursors.swept),
        failures = excluded.failures, failed = excluded.failed, retry = excluded.retry, error = excluded.error,
        disabled = excluded.disabled,
-       allow_sweep = excluded.allow_sweep OR (cursors.allow_sweep AND excluded.swept IS NULL)
+       allow_sweep = excluded.allow_sweep OR (cursors.allow_sweep AND excluded.swept IS NULL),
+       token = coalesce(excluded.token, cursors.token)
 """
 
 # An instance that goes, or stops watching a resource, forgets where it was: watching it again starts anew.
@@ -181,6 +194,7 @@ UPDATE callbacks SET cursor = (progress->>1)::bigint, reserved = (progress->>2):
 """
 
 # What became of notifications: [callback, notification, state, attempts, due ms, settled ms, status, error, doubtful].
+# A lane may write before it has heard what a person said meanwhile: that stands, but for one that was accepted after all.
 FOLD_OUTCOMES = """
 INSERT INTO deliveries (callback_id, notification, state, attempts, due, settled, status, error, doubtful)
 SELECT callbacks.id, (o->>1)::bigint, CASE WHEN closed THEN 'dead' ELSE o->>2 END, (o->>3)::smallint,
@@ -196,6 +210,7 @@ SELECT callbacks.id, (o->>1)::bigint, CASE WHEN closed THEN 'dead' ELSE o->>2 EN
 ON CONFLICT (callback_id, notification) DO UPDATE SET
        state = excluded.state, attempts = excluded.attempts, due = excluded.due,
        settled = excluded.settled, status = excluded.status, error = excluded.error, doubtful = excluded.doubtful
+ WHERE NOT deliveries.decided OR (deliveries.state = 'dead' AND excluded.state = 'delivered')
 """
 
 
@@ -211,19 +226,21 @@ SELECT callbacks.id, (o->>1)::bigint, position, (o->>3)::smallint, o->>2,
 ON CONFLICT DO NOTHING
 """
 
-# What is delivered stays so, whatever is asked.
+# What is delivered stays so, whatever is asked, and so does what was open when the callback was taken away.
 FOLD_ASKED = """
 UPDATE deliveries SET
        state = CASE data->>'how' WHEN 'retry' THEN 'retrying' ELSE data->>'how' END,
        attempts = CASE data->>'how' WHEN 'retry' THEN 0 ELSE attempts END,
        due = CASE data->>'how' WHEN 'retry' THEN appended END,
        settled = appended,
+       decided = data->>'how' <> 'retry',
        status = CASE data->>'how' WHEN 'delivered' THEN 200 ELSE status END,
        error = CASE data->>'how' WHEN 'delivered' THEN NULL ELSE error END
-  FROM log
- WHERE position BETWEEN $1 AND $2 AND kind = 'delivery.asked' AND callback_id = (data->>'callback')::bigint
-   AND deliveries.notification IN (SELECT json_array_elements_text(data->'notifications')::bigint)
-   AND state <> 'delivered' AND state <> 'in_flight'
+  FROM log JOIN callbacks ON callbacks.id = (data->>'callback')::bigint
+ WHERE position BETWEEN $1 AND $2 AND kind = 'delivery.asked' AND callback_id = callbacks.id
+   AND callbacks.state IN ('active', 'disabled') AND (callbacks.replay IS NOT NULL OR deliveries.notification >= callbacks.since)
+   AND deliveries.notification IN (SELECT json_array_elements_text(log.data->'notifications')::bigint)
+   AND deliveries.state <> 'delivered' AND deliveries.state <> 'in_flight'
 """
 
 
@@ -254,6 +271,7 @@ POLL = frozenset(
         "poll.recovered",
         "poll.disabled",
         "poll.resumed",
+        "poll.set_back",
         "sweep.allowed",
     }
 )

@@ -41,14 +41,15 @@ COLUMNS = (
     "source",
     "polled",
     "data",
+    "place",
 )
-TEXTS = frozenset({"kind", "object_type", "object_id", "change", "data"})
+TEXTS = frozenset({"kind", "object_type", "object_id", "change", "data", "place"})
 TIMES = frozenset({"appended", "changed", "polled"})
 BYTES = frozenset({"fingerprint"})
 
 WHOLE_ENTRIES = """
 SELECT position, appended, kind, instance_id, object_type, object_id, change, changed, fingerprint,
-       notification, source, polled, data
+       notification, source, polled, data, place
   FROM log
  WHERE position > $1 AND position <= $2
  ORDER BY position

@@ -127,11 +127,13 @@ class Writer:
         dsn: str,
         keys: vault.Keys,
         on_append: Callable[[frozenset[str]], None] = lambda kinds: None,
+        connect_timeout: float = 10.0,
     ) -> None:
         """*on_append* is called after each commit with the kinds of entries that it added."""
         self._dsn = dsn
         self._keys = keys
         self._on_append = on_append
+        self._connect_timeout = connect_timeout
         self._waiting: deque[_Waiting] = deque()
         self._something = asyncio.Event()
         self._conn: Connection | None = None
@@ -167,7 +169,7 @@ class Writer:
 
     async def open(self, *, patience: float = PATIENCE) -> None:
         """Connect and take the ownership of the database; raises `NotOwner`, or one of `OUTAGE`."""
-        conn = await connect(self._dsn)
+        conn = await connect(self._dsn, timeout=self._connect_timeout)
         try:
             await _own(conn, patience)
             conn.add_termination_listener(self._terminated)
@@ -329,11 +331,11 @@ class Writer:
         group, prepared = self._unanswered
         # The backend that ran the COMMIT holds the owner's lock until it ends, and we have that lock: so
         # the transaction is over, one way or the other.
-        status = await log.what_became_of(self._conn, prepared.xid or "")
+        committed = await log.was_committed(self._conn, prepared.xid or "", prepared.last)
         self._unanswered = None
         self._pause = 0.0
-        logger.info("unanswered commit", became=status)
-        if status == "committed":
+        logger.info("unanswered commit", became="committed" if committed else "aborted")
+        if committed:
             self._settle(group, prepared)
         else:
             self._put_back(group)
@@ -532,6 +534,7 @@ def _rows(intake: Intake, changes: Sequence[Change], offset: int) -> list[Entry]
                 notification=offset + opened,
                 source=None if intake.polled is not None else offset,
                 polled=intake.polled,
+                place=change.place,
             )
         )
     return rows

@@ -21,6 +21,7 @@ from servers import serving
 
 from daemon import api, elements
 from daemon.config import Server
+from daemon.connections import Connections
 from daemon.outbound.addresses import AddressPolicy
 from daemon.outbound.client import Client
 from daemon.server import make_app, open_site
@@ -212,6 +213,7 @@ async def running(dsn: str, keys: vault.Keys, folder: Path, **server: Any) -> As
         await writer.append(Unit(entries=[Entry("log.opened", data='{"id":"01020304"}')]))
         directory = Directory(pool=pool, keys=keys)
         await directory.load()
+        http = await enter(Client())
         context = api.Context(
             arrivals=arrivals,
             pool=pool,
@@ -219,7 +221,10 @@ async def running(dsn: str, keys: vault.Keys, folder: Path, **server: Any) -> As
             writer=writer,
             directory=directory,
             elements=registry,
-            http=await enter(Client()),
+            http=http,
+            connections=Connections(
+                http=http, elements=registry, directory=directory, writer=writer
+            ),
             addresses=AddressPolicy(),
             public_url="https://tidings.example.com",
         )
@@ -267,7 +272,10 @@ def _definitions(folder: Path, provider: str) -> Path:
     for number, text in enumerate(STAND_INS.split("---")):
         (folder / f"{number}.toml").write_text(text.replace("PROVIDER", provider))
     for key in elements.BUILT_IN:
-        text = (elements.HERE / f"{key}.toml").read_text()
+        file = elements.written(key)
+        if not file.exists():
+            continue  # it is described in its class
+        text = file.read_text()
         text = re.sub(r'(?m)^token_url = ".*"$', f'token_url = "{provider}/token"', text)
         text = re.sub(r"(?m)^(id = .*)$", r"replaces = true\n\1", text, count=1)
         (folder / f"{key}.toml").write_text(text)

@@ -2,7 +2,7 @@
 
     ingest      webhooks accepted a second (signed, durable) : a bare aiohttp handler
     delivery    notifications delivered a second from a backlog over 100 callbacks : a bare aiohttp client loop
-    steady      statements per delivered notification at 500 webhooks a second
+    steady      statements per delivered notification at 500 webhooks a second, and for their intake
     start       seconds from the start of the process to the first delivery, with the backlog waiting
     memory      of the daemon with 1,000 idle pollers
 
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -102,7 +102,7 @@ async def bench(scale: float) -> dict[str, Any]:
                 for n in range(CALLBACKS)
             ]
             found["ingest"] = await ingest(daemon, made[0]["id"], receiver, int(20_000 * scale))
-            found["steady"] = await steady(daemon, dsn, made, receiver, seconds=10 * scale)
+            found["steady"] = await steady(daemon, dsn, api, made, receiver, seconds=10 * scale)
             await daemon.stop()
             found["delivery"] = await delivery(
                 daemon,
@@ -156,18 +156,48 @@ async def ingest(daemon: Daemon, instance_id: int, receiver: str, number: int) -
 
 
 async def steady(
-    daemon: Daemon, dsn: str, made: Sequence[dict[str, Any]], receiver: str, *, seconds: float
+    daemon: Daemon,
+    dsn: str,
+    api: Api,
+    made: Sequence[dict[str, Any]],
+    receiver: str,
+    *,
+    seconds: float,
 ) -> dict[str, Any]:
-    """Statements per notification at 500 webhooks a second: of the whole daemon, as PostgreSQL counts them."""
-    say(f"steady: 500 webhooks a second for {seconds:.0f} s")
+    """Statements per notification at 500 webhooks a second, as PostgreSQL counts them.
+
+    Once with callbacks and once without: the difference is what delivering costs.
+    """
     rate, before = 500, await count(receiver)
     number = int(rate * seconds)
+    say(f"steady: {rate} webhooks a second for {seconds:.0f} s, twice")
+    silent = [
+        await api.create("workshop", configuration("false"), name=f"silent {n}")
+        for n in range(len(made))
+    ]
+    intake = await statements(daemon, dsn, silent, rate=rate, number=number, done=asyncio.sleep(0))
+    whole = await statements(
+        daemon, dsn, made, rate=rate, number=number, done=until(receiver, before + number, 30)
+    )
+    return {"rate": rate, "intake": intake / number, "delivery": (whole - intake) / number}
+
+
+async def statements(
+    daemon: Daemon,
+    dsn: str,
+    made: Sequence[dict[str, Any]],
+    *,
+    rate: int,
+    number: int,
+    done: Awaitable[object],
+) -> int:
+    """How many statements PostgreSQL logs while *number* webhooks come at *rate*, and until *done*."""
     conn = await asyncpg.connect(dsn)
     await conn.execute("ALTER SYSTEM SET log_statement = 'all'")
     log = Path(dsn.partition("host=")[2]) / "log"
     await conn.execute("SELECT pg_reload_conf()")
     await asyncio.sleep(0.5)
-    at = log.stat().st_size if log.exists() else 0
+    at = log.stat().st_size
     began = time.perf_counter()
     async with aiohttp.ClientSession() as session:
 
@@ -184,18 +214,13 @@ async def steady(
             for n in range(number):
                 await asyncio.sleep(max(0.0, began + n / rate - time.perf_counter()))
                 group.create_task(one(n))
-    await until(receiver, before + number, 30)
+    await done
     await asyncio.sleep(0.5)
-    text = log.read_bytes()[at:].decode("utf-8", "replace") if log.exists() else ""
+    text = log.read_bytes()[at:].decode("utf-8", "replace")
     await conn.execute("ALTER SYSTEM RESET log_statement")
     await conn.execute("SELECT pg_reload_conf()")
     await conn.close()
-    lines = [
-        line
-        for line in text.splitlines()
-        if "LOG:  execute " in line or "LOG:  statement: " in line
-    ]
-    return {"rate": rate, "statements": len(lines), "per_notification": len(lines) / number}
+    return text.count("LOG:  execute ") + text.count("LOG:  statement: ")
 
 
 async def delivery(
@@ -295,14 +320,15 @@ def main() -> None:
     if arguments.json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
         return
-    into, out, mem = found["ingest"], found["delivery"], found["memory"]
+    into, out, mem, steady_ = (found[k] for k in ("ingest", "delivery", "memory", "steady"))
     sys.stdout.write(
         f"ingest    {into['per_second']:8,.0f} webhooks/s       {into['ratio']:.2f} of a bare aiohttp handler "
         f"({into['ceiling']:,.0f}/s); p50 {into['p50_ms']:.1f} ms, p99 {into['p99_ms']:.1f} ms\n"
         f"delivery  {out['per_second']:8,.0f} notifications/s  {out['ratio']:.2f} of a bare aiohttp client loop "
         f"({out['ceiling']:,.0f}/s)\n"
         f"start     {out['start_to_first']:8.2f} s from the process to the first delivery\n"
-        f"steady    {found['steady']['per_notification']:8.2f} statements per notification at 500 a second, intake included\n"
+        f"steady    {steady_['delivery']:8.2f} statements per delivered notification at 500 a second, "
+        f"and {steady_['intake']:.2f} for its intake\n"
         f"memory    {mem['after_mib']:8.0f} MiB with {mem['per_poller_kib']:.0f} KiB for each idle poller\n"
     )
 

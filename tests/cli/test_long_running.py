@@ -1,6 +1,7 @@
 """The verbs that run until somebody stops them: as processes, stopped as people and systemd do."""
 
 import signal
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 import orjson
 import pytest
 from cli.calling import ROOT, program
+
+from daemon.receipts import CONTENT_TYPE, Question, Receipts, read_answer, write_question
 
 
 def post(url: str, body: bytes = b"{}") -> int:
@@ -37,6 +40,30 @@ def test_listen_answers_as_told() -> None:
     assert [(503, False), (503, False), (200, False), (200, True)] == [
         (one["answered"], one["again"]) for one in told
     ]
+
+
+def test_listen_answers_questions_for_receipts() -> None:
+    """A question gets its answer with its content type whatever --status says, and does not count for --status-for."""
+    with program("listen", "--port", 0, "--status", 503, "--status-for", 1, "--json") as listen:
+        url = origin(listen.until("Listening on"))
+        question = write_question(Question(("m1", "m2"), int(time.time())))
+
+        def ask() -> Receipts:
+            request = urllib.request.Request(  # noqa: S310 — http, to ourselves
+                url, data=question, headers={"Content-Type": CONTENT_TYPE}
+            )
+            with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 — likewise
+                assert CONTENT_TYPE == answer.headers["Content-Type"]
+                return read_answer(answer.read(), ("m1", "m2"))
+
+        assert Receipts(frozenset(), frozenset({"m1", "m2"})) == ask()
+        assert [503, 200] == [post(url) for _ in range(2)]
+        assert Receipts(frozenset({"m1"}), frozenset({"m2"})) == ask()
+        assert 130 == listen.end(signal.SIGINT)
+        told = [orjson.loads(line) for line in listen.said if line.startswith("{")]
+
+    assert {"asked": 2, "received": 1, "unknown": 1} == told[-1]["receipts"]
+    assert [200, 503, 200, 200] == [one["answered"] for one in told]
 
 
 def test_simulate_serves_until_it_is_stopped() -> None:

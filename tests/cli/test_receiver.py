@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
 from daemon.cli import receiver as module
-from daemon.cli.listen import as_object, line
+from daemon.cli.listen import as_object, line, question_line, question_object
 from daemon.cli.receiver import Event, Received, Receiver
+from daemon.receipts import ID_PREFIX, Question, Receipts, read_answer, write_question
 from daemon.signatures import elements_signature, signing_key, standard_secret
 
 KEY = "the signature key"
@@ -126,6 +127,51 @@ def test_without_a_key_nothing_is_verified() -> None:
     assert "not verified" in line(received).plain
 
 
+ASKED = Question(("m1", "m2"), int(NOW.timestamp()))
+
+
+def test_a_question_is_answered_by_what_was_accepted() -> None:
+    """What was answered 2xx is received, what was refused or never came is unknown, what may be forgotten is neither."""
+    content = body(Event("CREATED", "customers", "c1"))
+    statuses = iter([503, 200])
+    mine = Receiver(heard=lambda _: None, key=KEY, status=lambda: next(statuses), now=NOW.timestamp)
+
+    def ask(question: Question) -> Receipts:
+        written = write_question(question)
+        asked = mine.answer(headers(written, f"{ID_PREFIX}1"), written)
+        assert 200 == asked.answered
+        return read_answer(asked.body, question.ids)
+
+    mine.judge(headers(content), content)
+    assert Receipts(frozenset(), frozenset({"m1", "m2"})) == ask(ASKED)
+    mine.judge(headers(content), content)
+    for _ in range(
+        2
+    ):  # a question changes nothing, and asks for no status: the third would be StopIteration
+        assert Receipts(frozenset({"m1"}), frozenset({"m2"})) == ask(ASKED)
+    for since in (None, ASKED.since - 1 if ASKED.since else 0):
+        assert Receipts(frozenset({"m1"})) == ask(Question(ASKED.ids, since))
+
+
+def test_a_question_is_refused_as_a_notification_is() -> None:
+    """With a key an unsigned or wrongly signed question is 401, without one it is answered; a body that is none is 400."""
+    written = write_question(ASKED)
+    given: list[tuple[dict[str, str], bytes, int]] = [
+        (headers(written), written, 200),
+        (headers(written, key="another"), written, 401),
+        ({}, written, 401),
+        (headers(b"{}"), b"{}", 400),
+        (headers(b"x"), b"x", 400),
+    ]
+    for sent, content, status in given:
+        asked = receiver(status=503).answer(sent, content)
+        assert status == asked.answered
+        assert bool(asked.problem) == (status != 200) == (asked.body == b"")
+        assert str(status) in question_line(asked).plain
+        assert status == question_object(asked)["answered"]
+    assert 200 == receiver(key=None).answer({}, written).answered
+
+
 @given(st.binary(max_size=200))
 def test_any_body_is_survived(content: bytes) -> None:
     """Whatever is posted gets an answer, and a line to print."""
@@ -134,6 +180,7 @@ def test_any_body_is_survived(content: bytes) -> None:
     assert 200 == received.answered
     assert line(received).plain
     assert orjson.dumps(as_object(received))
+    assert receiver(key=None).answer({}, content).answered in {200, 400}
 
 
 def test_a_line_says_it_all() -> None:

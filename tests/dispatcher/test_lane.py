@@ -1,11 +1,11 @@
 """The lane: its invariants under every interleaving, crashes included."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -19,7 +19,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 INSTANCE = Instance(1, 2, 2, "rest", "general", "n", (), {}, b"", False, NOW, NOW, 1)  # noqa: FBT003 — positional for brevity
 
 RULES = Rules(
-    window=4, ahead=6, parked=6, concurrency=3, breaker=3, probe_first=1.0, probe_most=4.0
+    window=8, ahead=8, parked=6, concurrency=3, breaker=3, probe_first=1.0, probe_most=4.0
 )
 
 STATES = {"retrying": State.RETRYING, "waiting": State.WAITING, "in_flight": State.HELD}
@@ -48,12 +48,23 @@ class Durable:
     cursor: int = 0
     reserved: int = 0
     rows: dict[int, Outcome] = field(default_factory=dict)
+    decided: set[int] = field(default_factory=set)  # a person settled it
+
+    def decide(self, position: int, how: str) -> None:
+        """As a person's `delivery.asked` is folded."""
+        row = self.rows[position]
+        self.rows[position] = replace(row, state=how, due=None)
+        self.decided.add(position)
 
     def commit(self, progress: Progress, outcomes: list[Outcome]) -> None:
         """As the fold does it, with the guards of the schema."""
         assert progress.cursor >= self.cursor, "a cursor never falls back"
         for outcome in outcomes:
             before = self.rows.get(outcome.notification)
+            if outcome.notification in self.decided and before is not None:
+                if (before.state, outcome.state) == ("dead", "delivered"):
+                    self.rows[outcome.notification] = outcome
+                continue
             assert before is None or before.state != "delivered", "a delivered one is final"
             assert (outcome.state == "retrying") == (outcome.due is not None)
             self.rows[outcome.notification] = outcome
@@ -94,6 +105,7 @@ class Machine(RuleBasedStateMachine):
         self.done: set[int] = set()  # this process knows that it is delivered or dead
         self.quiet_until = 0.0
         self.attempts: dict[int, int] = {}
+        self.unheard: list[tuple[int, str]] = []  # said by a person, and the lane does not know
 
     # ── the outside ──────────────────────────────────────────────────────────────────────────────────
 
@@ -143,6 +155,7 @@ class Machine(RuleBasedStateMachine):
         position, stored = item.position, self.stored
         row = stored.rows.get(position)
         durable = position <= stored.reserved if row is None else row.state == "in_flight"
+        durable = durable or any(position == told for told, _ in self.unheard)
         assert durable, "sent without a durable attempt"
         assert position not in self.done
         assert item.doubtful or position not in self.accepted, "sent again without a mark"
@@ -182,6 +195,7 @@ class Machine(RuleBasedStateMachine):
             self.quiet_until = max(self.quiet_until, self.now + quiet)
         probe = item.probe
         expected = self.attempts.get(item.position, 0) + (not probe)
+        overruled = item.overruled
         self.lane.failed(
             item,
             self.now,
@@ -191,11 +205,36 @@ class Machine(RuleBasedStateMachine):
             quiet=quiet,
             jitter=jitter,
         )
+        if overruled:
+            return
         if how == "last" and not probe:
             self.done.add(item.position)
         else:
             assert item.attempts == expected, "a probe uses nothing up"
             self.attempts[item.position] = expected
+
+    # ── a person ─────────────────────────────────────────────────────────────────────────────────────
+
+    @precondition(lambda self: any(r.state == "retrying" for r in self.stored.rows.values()))
+    @rule(which=st.integers(0, 9), how=st.sampled_from(["delivered", "dead"]))
+    def decide(self, which: int, how: str) -> None:
+        """A person settles one whose row is open, whatever the lane is at."""
+        there = sorted(p for p, row in self.stored.rows.items() if row.state == "retrying")
+        position = there[which % len(there)]
+        self.stored.decide(position, how)
+        self.unheard.append((position, how))
+
+    @precondition(lambda self: self.unheard)
+    @rule()
+    def hear(self) -> None:
+        """The lane hears of it, if it came about."""
+        for position, how in self.unheard:
+            if self.stored.rows[position].state == how:
+                self.lane.settle(position, how, self.now)
+            if position not in self._positions_out():
+                self.open.discard(position)
+            self.done.add(position)
+        self.unheard.clear()
 
     # ── writing ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -203,8 +242,8 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def flush(self) -> None:
         """What is to be written is handed over."""
-        if self.lane.has_outcomes or self.lane.wants_flush:
-            self.flushes.append(self.lane.flush(self.stored.head))
+        if self.lane.has_outcomes or self.lane.wants_flush or self.lane.idly_reserved:
+            self.flushes.append(self.lane.flush(self.stored.head, self.now))
 
     @precondition(lambda self: self.flushes)
     @rule()
@@ -248,7 +287,9 @@ class Machine(RuleBasedStateMachine):
         stored = self.stored
         fresh, again = stored.unanswered(RULES.window), stored.in_flight()
         doubtful = [*fresh, *again]
-        assert self.open <= set(doubtful), "may have been sent, and is not in doubt"
+        assert self.open - stored.decided <= set(doubtful), (
+            "may have been sent, and is not in doubt"
+        )
         assert len(fresh) <= RULES.window
         now = int(self.now * 1000)
         outcomes = [
@@ -270,12 +311,14 @@ class Machine(RuleBasedStateMachine):
         )
         self.open.clear()
         self.quiet_until = 0.0
+        self.unheard.clear()
         self.done = {p for p in stored.log if stored.settled(p)}
         self.attempts = {p: row.attempts for p, row in stored.rows.items()}
         self.lane = self._loaded(paused=self.lane.paused)
 
     def _loaded(self, *, paused: bool) -> Lane:
         stored = self.stored
+        self.done |= {p for p in stored.log if stored.settled(p)}
         lane = Lane(1, 1, stored.cursor, stored.reserved, rules=RULES, paused=paused)
         lane.skip = {p for p in stored.rows if p > stored.cursor}
         waiting = sorted(p for p in stored.rows if not stored.settled(p))[: RULES.parked]
@@ -314,7 +357,7 @@ class Machine(RuleBasedStateMachine):
             self.commit()
         progress = self.lane.release()
         self.stored.commit(progress, [])
-        assert not self.open
+        assert not self.open - self.stored.decided
         assert self.stored.unanswered(RULES.window) == []
         assert self.stored.in_flight() == []
         self.lane.paused = was
@@ -344,6 +387,7 @@ class Machine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Left alone with a receiver that works, everything is settled: nothing was lost."""
+        self.hear()
         self.lane.paused = False
         self.lane.retry_now(self.now)
         self.quiet_until = 0.0
@@ -373,7 +417,7 @@ TestMachine.__doc__ = (
 
 def reserve(lane: Lane, head: int = 0) -> list[Outcome]:
     """Flush and commit."""
-    _, outcomes, done = lane.flush(head)
+    _, outcomes, done = lane.flush(head, 0.0)
     lane.flushed(done)
     return outcomes
 
@@ -443,6 +487,8 @@ def test_probes_come_one_by_one_and_rarer() -> None:
         moment = lane.next_time()
         assert moment is not None
         assert lane.take(moment - 0.01) is None
+        if lane.wants_flush:
+            reserve(lane, 30)
         item = lane.take(moment)
         assert item is not None
         assert lane.take(moment) is None
@@ -457,6 +503,7 @@ def test_probes_come_one_by_one_and_rarer() -> None:
     item = lane.take(moment)
     assert item is not None
     lane.delivered(item, moment, 200)
+    reserve(lane, 30)
     assert [lane.take(moment) is not None for _ in range(6)] == [True] * 5 + [False]
 
 
@@ -520,7 +567,30 @@ def test_a_lane_is_not_loaded_again_under_a_write() -> None:
         for item in out:
             lane.delivered(item, 1.0, 200)
     assert not lane.reloadable
-    _, _, done = lane.flush(6)
+    _, _, done = lane.flush(6, 1.0)
     assert not lane.reloadable
     lane.flushed(done)
     assert lane.reloadable
+
+
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=4))
+def test_no_more_is_reserved_than_goes(bursts: list[int]) -> None:
+    """Whatever comes, a receiver that takes nothing has at most four times what it may take at once reserved for it."""
+    lane = a_lane(Rules(window=256, concurrency=8))
+    position, now = 0, 0.0
+    for burst in bursts:
+        for _ in range(burst):
+            position += 1
+            if lane.room:
+                lane.offer([notification(position, f"{position}")])
+        while lane.take(now) is not None:
+            pass
+        for _ in range(8):
+            now += 1.0
+            if lane.wants_flush or lane.has_outcomes or lane.idly_reserved:
+                _, _, done = lane.flush(position, now)
+                lane.flushed(done)
+            while lane.take(now) is not None:
+                pass
+        assert not lane.idly_reserved
+        assert sum(item.position <= lane.reserved for item in lane) <= 4 * 8

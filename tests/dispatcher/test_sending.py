@@ -8,12 +8,12 @@ from typing import Any
 
 import orjson
 import pytest
-from dispatching import Answered, Receiver
+from dispatching import Answered, Receiver, headers_of
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
-from daemon.dispatcher.sending import attempt, headers, judge, own_headers, shown
+from daemon.dispatcher.sending import attempt, judge, own_headers, shown
 from daemon.errors import Invalid, NotSent, Unanswered
 from daemon.model import Instance
 from daemon.notifications import Notification, StoredChange
@@ -46,7 +46,7 @@ def notification() -> Notification:
 def sent(body: bytes = b"{}", *, repeat: bool = False, **settings: str) -> dict[str, str]:
     """The headers by lower-case name."""
     chosen = {f"event.notification.{k.replace('__', '.')}": v for k, v in settings.items()}
-    pairs = headers(notification(), body, chosen, NOW.timestamp(), repeat=repeat)
+    pairs = headers_of(notification(), body, chosen, NOW.timestamp(), repeat=repeat)
     return {name.lower(): value for name, value in pairs}
 
 
@@ -68,7 +68,7 @@ def test_the_standard_signature_verifies(key: str, said: dict[str, int]) -> None
     """An independent implementation of Standard Webhooks accepts what is signed, for any key that is a text."""
     assume(not key.startswith("whsec_"))
     body, settings = orjson.dumps(said), {"event.notification.signature.key": key}
-    pairs = headers(notification(), body, settings, time.time(), repeat=False)
+    pairs = headers_of(notification(), body, settings, time.time(), repeat=False)
     assert Webhook(standard_secret(signing_key(key))).verify(body, dict(pairs)) == said
 
 

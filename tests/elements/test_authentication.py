@@ -136,7 +136,7 @@ def token(shop: Defined, answer: Any, *, refresh: bool = False, status: int = 20
             }
             if refresh:
                 return await shop.refresh(client, known)
-            return await shop.exchange(client, known, "c0de")
+            return await shop.exchange(client, known, "c0de", {})
 
     return asyncio.run(main()), seen
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from daemon.elements import built_in
 from daemon.elements.connection import Connection
 from daemon.elements.defined import Defined
 from daemon.elements.loading import parse
@@ -47,9 +48,9 @@ def connected(test: Test, **options: Any) -> Any:
     async def main() -> Any:
         sage = Sage()
         async with sage.running() as origin, Client() as client:
-            element = parse(sage.definition(origin), Path("sageone.toml"))
+            element = built_in("sageone").beside(origin)
             settings = {"oauth.api.key": "id", "oauth.api.secret": "secret"}
-            settings |= await element.exchange(client, settings, sage.grant())
+            settings |= await element.exchange(client, settings, sage.grant(), {})
             vault = Vault(sage)
             connection = Connection(
                 http=options.get("http", client),
@@ -229,8 +230,8 @@ def test_a_clock_decides_when_sages_tokens_expire():
         clock = Clock(datetime(2026, 11, 20, 10, tzinfo=UTC))
         sage = Sage(now=clock)
         async with sage.running() as origin, Client() as client:
-            element = parse(sage.definition(origin), Path("sageone.toml"))
-            tokens = await element.exchange(client, {}, sage.grant())
+            element = built_in("sageone").beside(origin)
+            tokens = await element.exchange(client, {}, sage.grant(), {})
             vault = Vault(sage)
             connection = Connection(http=client, element=element, settings=tokens, save=vault.save)
             saved = []

@@ -27,13 +27,24 @@ def test_the_built_in_elements_are_there():
 
 def test_ids_never_change():
     """The numbers stand in customers' databases."""
-    assert {"rest": 1, "sageone": 2, "workshop": 3} == {one.key: one.id for one in load().all()}
+    ids = {
+        "rest": 1,
+        "sageone": 2,
+        "workshop": 3,
+        "hubspot": 4,
+        "dropbox": 5,
+        "campaignmonitor": 6,
+        "sfdc": 7,
+        "quickbooks": 8,
+        "salesforce": 9,
+    }
+    assert ids.items() <= {one.key: one.id for one in load().all()}.items()
 
 
 @pytest.mark.parametrize("name", ["shop", 999, "-1", "\u00b2", "x" * 1000])
 def test_an_unknown_element_is_named(name: str | int):
     """`NotFound` lists the keys there are, and does not repeat a flood."""
-    with pytest.raises(NotFound, match="there are rest, sageone, workshop") as caught:
+    with pytest.raises(NotFound, match=r"there are .*rest, sageone") as caught:
         load().get(name)
 
     assert len(str(caught.value)) < 200

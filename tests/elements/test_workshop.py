@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -12,9 +11,9 @@ import pytest
 from aiohttp import web
 from servers import serving
 
+from daemon.elements import built_in
 from daemon.elements.connection import Connection
 from daemon.elements.defined import Defined
-from daemon.elements.loading import parse
 from daemon.elements.simulators.ledger import Clock
 from daemon.elements.simulators.workshop import Workshop
 from daemon.errors import BadSignature, Unauthorized
@@ -54,7 +53,7 @@ def running(test: Any, **options: Any) -> Any:
         clock = Clock(START)
         workshop = Workshop(now=clock, **options)
         async with workshop.running() as origin, Client() as client:
-            element = parse(workshop.definition(origin), Path("workshop.toml"), now=clock)
+            element = built_in("workshop", now=clock).beside(origin)
             connection = Connection(http=client, element=element, settings=SETTINGS, save=save)
             return await test(workshop, element, clock, connection)
 

@@ -11,6 +11,7 @@ from faults.stage import SETTLED, Outcome, Say, Size
 SCENARIOS: dict[str, Callable[[Given], Awaitable[Outcome]]] = {
     "kills": scenarios.kills,
     "postgres": scenarios.postgres,
+    "embedded": scenarios.embedded,
     "commits": scenarios.commits,
     "held": scenarios.held,
     "hostile": hostile.hostile,
@@ -20,11 +21,11 @@ SCENARIOS: dict[str, Callable[[Given], Awaitable[Outcome]]] = {
 }
 
 SHORT = {
-    "kills": 15, "postgres": 1, "commits": 6, "held": 5, "hostile": 10,
+    "kills": 8, "postgres": 1, "embedded": 1, "commits": 5, "held": 5, "hostile": 10,
     "clock": 2, "provider_clock": 2, "both_clocks": 2,
 }  # fmt: skip
 LONG = {
-    "kills": 200, "postgres": 25, "commits": 150, "held": 240, "hostile": 60,
+    "kills": 200, "postgres": 25, "embedded": 10, "commits": 150, "held": 240, "hostile": 60,
     "clock": 15, "provider_clock": 15, "both_clocks": 15,
 }  # fmt: skip
 """Kills, kills, cuts; seconds held, of hostility, from one jump of a clock to the next."""

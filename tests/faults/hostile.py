@@ -11,7 +11,7 @@ from faults.stage import Outcome, Size, Stage
 
 from daemon.store import database
 
-HOSTILE = ("hang", "500", "302", "410", "429", "drip", "flood", "half")
+HOSTILE = ("hang", "500", "302", "410", "429", "drip", "flood", "half", "nobody")
 
 SIZE = Size(hooked=20, shared=0, polled=0, rate=120.0)
 
@@ -30,7 +30,7 @@ STATE = (
 
 
 async def hostile(given: Given) -> Outcome:
-    """Callbacks that hang, fail, redirect, are gone, ask for quiet, drip, flood, close half-way, or are not there."""
+    """Callbacks that hang, fail, redirect, are gone, ask for quiet, drip, flood, close half-way, or have no one listening."""
     outcome = Outcome("hostile", given.seed, given.without)
     settings = {"TIDINGS_DELIVERY_TOTAL_TIMEOUT": "3s", "TIDINGS_DELIVERY_CONNECT_TIMEOUT": "1s"}
     async with given.stage("hostile", size=SIZE, modes=HOSTILE, **settings) as stage:
@@ -63,6 +63,10 @@ def _behaved(ledger: Ledger, outcome: Outcome) -> None:
     outcome.count("redirects followed", ledger.queried.get("trap", 0))
     outcome.count("requests before Retry-After was over", too_early(ledger))
     outcome.count("requests after 410", after_gone(ledger))
+    deaf = next(n for n, one in enumerate(ledger.callbacks) if one.mode == "nobody")
+    outcome.count(
+        "requests where nobody listens", sum(one.callback == deaf for one in ledger.arrivals)
+    )
     good = {n for n, one in enumerate(ledger.callbacks) if one.mode == "ok"}
     delays = checks.delays(ledger, good) or [math.inf]
     slowest = delays[len(delays) * 99 // 100]

@@ -1,6 +1,7 @@
 """The harness's instances at tidings: made through its API, as an integrator makes them."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ async def create(
     directory: Path,
     daemon: Daemon,
     load: Load,
+    *,
     accounts: Any,
+    modes: Sequence[str],
 ) -> list[int]:
     """The instances, by number of their callback; returns when each polled one has its baseline."""
     user = {"Authorization": await add_user(dsn, directory, "faults")}
@@ -34,7 +37,7 @@ async def create(
                     "signature.secret": SECRET,
                     "event.vendor.type": "polling" if polled else "webhooks",
                     "event.notification.enabled": "true",
-                    "event.notification.callback.url": f"{load.origin}/callback/{number}",
+                    "event.notification.callback.url": load.callback(number, modes[number]),
                     "event.notification.signature.key": KEY,
                     "event.notification.receipts": "false" if number % 2 else "true",
                     "event.poller.refresh_interval": "0.025",

@@ -2,11 +2,12 @@
 
     python -m faults.load '{"seed": 1, "accounts": [["a0", false, [0, 1]], …], "modes": ["ok", …], "receipts": []}'
 
-It prints its port, then one line of JSON as the answer to each line of its input.
+It prints its ports, then one line of JSON as the answer to each line of its input.
 """
 
 import asyncio
 import random
+import socket
 import sys
 from functools import partial
 from pathlib import Path
@@ -79,15 +80,22 @@ async def main() -> None:
     """Serve and obey until the input ends."""
     loop = asyncio.get_running_loop()
     load = Load(orjson.loads(sys.argv[1]))
-    server = await loop.create_server(partial(Exchange, load.answer), "127.0.0.1", 0, backlog=1024)
+    exchange = partial(Exchange, load.answer)
+    server = await loop.create_server(exchange, "127.0.0.1", 0, backlog=1024)
+    deaf = socket.socket()  # it has a port, and refuses whoever comes there until somebody listens
+    deaf.bind(("127.0.0.1", 0))
     orders = asyncio.StreamReader(limit=2**20)
     await loop.connect_read_pipe(partial(asyncio.StreamReaderProtocol, orders), sys.stdin)
-    _say({"port": server.sockets[0].getsockname()[1]})
+    _say({"port": server.sockets[0].getsockname()[1], "deaf": deaf.getsockname()[1]})
     running = loop.create_task(load.provider.run())
+    also: list[asyncio.Server] = []
     while line := await orders.readline():
         if running.done():
             running.result()
-        _say(load.obey(orjson.loads(line)))
+        order = orjson.loads(line)
+        if order["do"] == "mend" and not also:
+            also.append(await loop.create_server(exchange, sock=deaf, backlog=1024))
+        _say(load.obey(order))
     running.cancel()
 
 

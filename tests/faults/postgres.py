@@ -41,7 +41,7 @@ class Postgres:
 
     def kill(self) -> None:
         """SIGKILL of the postmaster; its children end when they notice."""
-        os.kill(int((self._data / "postmaster.pid").read_text().split("\n")[0]), signal.SIGKILL)
+        kill_in(self._data)
 
     async def start(self, *, patience: float = 30.0) -> None:
         """Start it again, as soon as the children of the one before are gone."""
@@ -61,6 +61,25 @@ class Postgres:
                 time.sleep(0.1)
             else:
                 return
+
+
+def kill_in(data: Path) -> None:
+    """SIGKILL of the postmaster in the directory *data*."""
+    os.kill(int((data / "postmaster.pid").read_text().split("\n")[0]), signal.SIGKILL)
+
+
+def dsn_in(state: Path) -> str:
+    """The DSN of the PostgreSQL that a daemon with the state directory *state* brought along, and that runs."""
+    # Its fifth line is the directory of the socket, which is not the data's own where that has a long path.
+    lines = (state / "postgres" / "postmaster.pid").read_text().splitlines()
+    return f"postgresql://postgres:@/postgres?host={lines[4]}"
+
+
+@asynccontextmanager
+async def joined(state: Path) -> AsyncGenerator[None]:
+    """Keep that PostgreSQL running though the daemon stops."""
+    async with embedded.embedded_postgres(state / "postgres"):
+        yield
 
 
 @asynccontextmanager

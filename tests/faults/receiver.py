@@ -245,4 +245,5 @@ MODES: dict[str, Callable[[Receiver, int, Exchange, Request], None]] = {
     "drip": Receiver._drip,
     "flood": Receiver._flood,
     "half": Receiver._half,
+    "nobody": Receiver._ok,  # at a port where nobody listens
 }

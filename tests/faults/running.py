@@ -27,7 +27,13 @@ class Daemon:
     """`tidings run`, as often as it is started."""
 
     def __init__(
-        self, *, dsn: str, directory: Path, port: int, arguments: Sequence[str], **settings: str
+        self,
+        *,
+        dsn: str | None,
+        directory: Path,
+        port: int,
+        arguments: Sequence[str],
+        **settings: str,
     ) -> None:
         self.address = f"127.0.0.1:{port}"
         self.starts = 0
@@ -36,7 +42,7 @@ class Daemon:
         self.lines: deque[str] = deque(maxlen=200)
         self._arguments = arguments
         self._environ = _environ(
-            TIDINGS_DATABASE_DSN=dsn,
+            **({} if dsn is None else {"TIDINGS_DATABASE_DSN": dsn}),
             TIDINGS_STATE_DIRECTORY=str(directory),
             TIDINGS_SERVER_LISTEN=self.address,
             TIDINGS_OUTBOUND_ALLOW_NETWORKS="127.0.0.0/8",
@@ -145,15 +151,22 @@ class Load:
         self._process = process
         self._turn = asyncio.Lock()
         self.port = 0
+        self.deaf = 0
 
     async def listening(self) -> None:
-        """Return when it has said its port."""
-        self.port = (await self._heard())["port"]
+        """Return when it has said its ports."""
+        said = await self._heard()
+        self.port, self.deaf = said["port"], said["deaf"]
 
     @property
     def origin(self) -> str:
         """Where provider and receiver are reached."""
         return f"http://127.0.0.1:{self.port}"
+
+    def callback(self, number: int, mode: str) -> str:
+        """The URL of a callback that behaves like *mode*: of `nobody`, one where nobody listens until it is mended."""
+        port = self.deaf if mode == "nobody" else self.port
+        return f"http://127.0.0.1:{port}/callback/{number}"
 
     async def tell(self, do: str, **more: Any) -> dict[str, Any]:
         """Have it *do* something; its answer."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-from faults.postgres import Postgres
+from faults.postgres import Postgres, joined, kill_in
 from faults.stage import SETTLED, Outcome, Say, Size, Stage, staged
 
 STARTS_HIT = 0.125
@@ -86,6 +86,41 @@ async def postgres(given: Given) -> Outcome:
         outcome.count("daemons that ended", stage.ended())
         await _finish(given, stage, outcome)
     return outcome
+
+
+async def embedded(given: Given) -> Outcome:
+    """SIGKILL of the PostgreSQL that the daemon brought along; nobody but the daemon starts it again."""
+    outcome = Outcome("embedded", given.seed, given.without)
+    async with given.stage("embedded", embedded=True) as stage:
+        await stage.begin()
+        for number in range(1, given.faults + 1):
+            await asyncio.sleep(stage.chance.uniform(1.0, 3.0))
+            kill_in(stage.directory / "postgres")
+            async with asyncio.timeout(30):
+                await _answers(stage.dsn)
+            given.say(f"{number} kills of its PostgreSQL, {await stage.load.tell('count')}")
+        outcome.facts["kills of its PostgreSQL"] = given.faults
+        await asyncio.sleep(1.0)
+        outcome.count("daemons that ended", stage.ended())
+        await stage.end(outcome)
+        await stage.settle(outcome, within=given.patience)
+        # It says aloud that its database ended: that is as it should be.
+        del stage.daemon.troubles["the embedded PostgreSQL has ended"]
+        async with joined(stage.directory):
+            await stage.judge(outcome)
+    return outcome
+
+
+async def _answers(dsn: str) -> None:
+    """Return when a PostgreSQL takes connections there."""
+    while True:
+        try:
+            conn = await asyncpg.connect(dsn, timeout=2)
+        except (OSError, TimeoutError, asyncpg.PostgresError):
+            await asyncio.sleep(0.1)
+        else:
+            await conn.close()
+            return
 
 
 async def commits(given: Given) -> Outcome:

@@ -15,7 +15,7 @@ from typing import Any
 from faults import checks, records
 from faults.instances import create
 from faults.ledger import Ledger
-from faults.postgres import Postgres
+from faults.postgres import Postgres, dsn_in
 from faults.provider import ELEMENT
 from faults.running import Daemon, Load, loading
 from journey.running import API
@@ -134,6 +134,7 @@ class Stage:
                 break
             if seconds > within:
                 self.say(f"  after {seconds:.0f} s still missing: {left}")
+                self.say("the daemon's last lines:\n" + "".join(list(self.daemon.lines)[-30:]))
                 break
             # Who counts does not receive meanwhile: a large ledger is counted less often.
             await asyncio.sleep(max(0.5, 4 * cost))
@@ -186,16 +187,18 @@ async def staged(
     modes: tuple[str, ...] = MISBEHAVING,
     without: str | None = None,
     proxied: bool = False,
+    embedded: bool = False,
     clock: bool = False,
     **settings: str,
 ) -> AsyncGenerator[Stage]:
     """Set everything up, and take it down.
 
     *modes* are those of the first callbacks, before they are shuffled; the others are `ok`.  *proxied*: the
-    daemon reaches its database through a `Proxy`.  *clock*: its clock can be set.
+    daemon reaches its database through a `Proxy`.  *embedded*: it has its own PostgreSQL.  *clock*: its clock can
+    be set.
     """
     os.makedirs(directory, exist_ok=True)  # noqa: PTH103 — a path's own is refused in a coroutine
-    database_dsn = await postgres.create(name)
+    database_dsn = "" if embedded else await postgres.create(name)
     chance = random.Random(seed)  # noqa: S311 — what it draws must come again
     spread = [*modes, *(["ok"] * (size.callbacks - len(modes)))]
     chance.shuffle(spread)
@@ -214,7 +217,7 @@ async def staged(
         load = await stack.enter_async_context(loading(chosen))
         proxy = await stack.enter_async_context(Proxy(database_dsn)) if proxied else None
         daemon = Daemon(
-            dsn=proxy.dsn if proxy else database_dsn,
+            dsn=None if embedded else proxy.dsn if proxy else database_dsn,
             directory=directory,
             port=_free_port(),
             arguments=arguments,
@@ -228,7 +231,15 @@ async def staged(
         try:
             await daemon.start()
             await daemon.ready()
-            instances = await create(database_dsn, directory, daemon, load, chosen["accounts"])
+            database_dsn = database_dsn or dsn_in(directory)
+            instances = await create(
+                database_dsn,
+                directory,
+                daemon,
+                load,
+                accounts=chosen["accounts"],
+                modes=spread,
+            )
             yield Stage(
                 directory=directory,
                 dsn=database_dsn,

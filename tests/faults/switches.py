@@ -122,10 +122,10 @@ def _no_skip() -> None:
 def _no_question() -> None:
     from daemon.store import log
 
-    async def committed(*args: Any) -> str:
-        return "committed"
+    async def committed(*args: Any) -> bool:
+        return True
 
-    log.what_became_of = committed
+    log.was_committed = committed
 
 
 def _no_receipts() -> None:

@@ -15,7 +15,7 @@ Run = Callable[..., Any]
 pytestmark = pytest.mark.xdist_group("faults")
 
 
-@pytest.mark.parametrize("name", ["kills", "postgres", "commits"])
+@pytest.mark.parametrize("name", ["kills", "embedded", "commits", "provider_clock"])
 def test_nothing_is_lost_or_told_twice(name: str, tmp_path: Path, run: Run) -> None:
     """Whatever is killed or cut off, every change arrives once, in order, and the log says the same."""
     seed = secrets.randbelow(10**6)

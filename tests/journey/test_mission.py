@@ -61,48 +61,46 @@ def test_the_sage_example_works_as_it_is_written(dsn: str, tmp_path: Path, run: 
     old = sage.create("There before")
 
     async def journey() -> None:
-        async with sage.running() as origin, receiving() as receiver:
-            (tmp_path / "sageone.toml").write_text(sage.definition(origin))
-            async with running(
-                dsn, tmp_path, TIDINGS_ELEMENTS_DIRECTORIES=str(tmp_path / "sageone.toml")
-            ) as daemon:
-                api = Api(daemon, await add_user(dsn, tmp_path))
-                status, made = await api.call("POST", "/instances", SAGE_EXAMPLE)
-                assert 200 == status, made
-                assert "********" == made["configuration"]["oauth.api.secret"]
-                status, _ = await api.call(
-                    "PATCH",
-                    f"/instances/{made['id']}",
-                    {
-                        "configuration": {
-                            "event.notification.callback.url": receiver.url,
-                            "event.notification.signature.key": KEY,
-                            "event.poller.refresh_interval": 0.02,
-                        }
-                    },
-                )
-                assert 200 == status
-                await api.until_polled(made["id"])
+        async with (
+            sage.running() as origin,
+            receiving() as receiver,
+            running(dsn, tmp_path, TIDINGS_ELEMENTS_STAND_INS=f"sageone={origin}") as daemon,
+        ):
+            api = Api(daemon, await add_user(dsn, tmp_path))
+            status, made = await api.call("POST", "/instances", SAGE_EXAMPLE)
+            assert 200 == status, made
+            assert "********" == made["configuration"]["oauth.api.secret"]
+            status, _ = await api.call(
+                "PATCH",
+                f"/instances/{made['id']}",
+                {
+                    "configuration": {
+                        "event.notification.callback.url": receiver.url,
+                        "event.notification.signature.key": KEY,
+                        "event.poller.refresh_interval": 0.02,
+                    }
+                },
+            )
+            assert 200 == status
+            await api.until_polled(made["id"])
 
-                new = sage.create("New")
-                await receiver.until(("CREATED", "customers", new["id"]))
-                sage.expire_access()
-                sage.update(old["id"], name="Renamed")
-                await receiver.until(("UPDATED", "customers", old["id"]))
-                sage.delete(new["id"])
-                await receiver.until(("DELETED", "customers", new["id"]))
+            new = sage.create("New")
+            await receiver.until(("CREATED", "customers", new["id"]))
+            sage.expire_access()
+            sage.update(old["id"], name="Renamed")
+            await receiver.until(("UPDATED", "customers", old["id"]))
+            sage.delete(new["id"])
+            await receiver.until(("DELETED", "customers", new["id"]))
 
-                assert 3 == len(receiver.events)
-                assert [] == receiver.faults
-                body = receiver.received[0]
-                assert f"instance-{made['id']}-sageone-events" == body["topic"]
-                assert "finance" == body["message"]["events"][0]["hubKey"]
-                assert ["API_Polling", "Test"] == body["message"]["instanceTags"]
-                assert "customers" == body["message"]["raw"]["objectType"]
-                shown = json.dumps(
-                    [await api.call("GET", f"/instances/{made['id']}"), daemon.lines]
-                )
-                assert "xxxxxxxxxxxxxxxxxx" not in shown
+            assert 3 == len(receiver.events)
+            assert [] == receiver.faults
+            body = receiver.received[0]
+            assert f"instance-{made['id']}-sageone-events" == body["topic"]
+            assert "finance" == body["message"]["events"][0]["hubKey"]
+            assert ["API_Polling", "Test"] == body["message"]["instanceTags"]
+            assert "customers" == body["message"]["raw"]["objectType"]
+            shown = json.dumps([await api.call("GET", f"/instances/{made['id']}"), daemon.lines])
+            assert "xxxxxxxxxxxxxxxxxx" not in shown
 
     run(journey(), limit=90)
 
@@ -121,11 +119,10 @@ def test_a_webhook_comes_out_once_even_if_the_daemon_is_killed(
     """Webhooks are verified, logged, and told once; what came while the daemon was dead comes when it is back."""
 
     async def journey() -> None:
-        async with workshop.running() as origin, receiving() as receiver:
-            (tmp_path / "workshop.toml").write_text(workshop.definition(origin))
+        async with workshop.running() as origin, receiving() as receiver:  # noqa: SIM117 — formatted so, it can be read
             async with running(
                 dsn, tmp_path,
-                TIDINGS_ELEMENTS_DIRECTORIES=str(tmp_path / "workshop.toml"),
+                TIDINGS_ELEMENTS_STAND_INS=f"workshop={origin}",
                 TIDINGS_SERVER_LISTEN="127.0.0.1:18431",
             ) as daemon:  # fmt: skip
                 api = Api(daemon, await add_user(dsn, tmp_path))
@@ -193,11 +190,10 @@ def test_a_failing_callback_is_tried_again_after_a_restart(
 
     async def journey() -> None:
         async with workshop.running() as origin, receiving() as receiver:
-            (tmp_path / "workshop.toml").write_text(workshop.definition(origin))
             receiver.status = lambda: 503
             async with running(
                 dsn, tmp_path,
-                TIDINGS_ELEMENTS_DIRECTORIES=str(tmp_path / "workshop.toml"),
+                TIDINGS_ELEMENTS_STAND_INS=f"workshop={origin}",
                 TIDINGS_DELIVERY_RETRIES="1s, 1s, 1s, 1s, 1s, 1s, 1s, 1s",
             ) as daemon:  # fmt: skip
                 api = Api(daemon, await add_user(dsn, tmp_path))

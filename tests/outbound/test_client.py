@@ -105,8 +105,9 @@ def test_not_now_is_transient(status: int):
     [("120", 120.0), ("Fri, 20 Nov 2026 10:05:00 GMT", 300.0), ("soon", None), ("9" * 30, 86400.0)],
 )
 def test_retry_after_is_obeyed(header: str, wait: float | None):
-    """Retry-After counts in seconds and as a date, nonsense counts as absent, and a year is not believed."""
-    assert wait == failing(Transient, answering(429, Retry_After=header)).retry_after
+    """Retry-After counts in seconds and as a date by the server's clock, nonsense counts as absent, a year is not believed."""
+    answer = answering(429, Retry_After=header, Date="Fri, 20 Nov 2026 10:00:00 GMT")
+    assert wait == failing(Transient, answer).retry_after
 
 
 def test_401_is_unauthorized():

@@ -1,7 +1,7 @@
 """Pollers at work on a real database and a shop; the clock is the test's."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,6 +14,7 @@ from poller.shop import ELEMENT, Shop
 from servers import serving
 
 from daemon import elements
+from daemon.connections import Connections
 from daemon.elements import Registry
 from daemon.elements.base import Element
 from daemon.model import Instance
@@ -40,13 +41,16 @@ class World:
         registry: Registry,
         shop: Shop,
         writer: Writer,
+        *,
         clock: list[datetime],
+        uptime: list[float],
     ) -> None:
         self.polling = polling
         self.registry = registry
         self.shop = shop
         self.writer = writer
         self._clock = clock
+        self._uptime = uptime
 
     @property
     def now(self) -> datetime:
@@ -54,9 +58,14 @@ class World:
         return self._clock[0]
 
     def advance(self, seconds: float) -> None:
-        """Let both clocks go on."""
+        """Let all clocks go on."""
+        self._uptime[0] += seconds
         self._clock[0] += timedelta(seconds=seconds)
         self.shop.now += timedelta(seconds=seconds)
+
+    def set_clock(self, seconds: float) -> None:
+        """Set our own clock, forwards or backwards, though no time goes by."""
+        self._clock[0] += timedelta(seconds=seconds)
 
     async def create(self, *wanted: str, **settings: str | None) -> Instance:
         """An instance that polls the resources *wanted*; `__` in a setting's name is a dot."""
@@ -180,11 +189,16 @@ async def world(
     *,
     through: str | None = None,
     skew: float = 0,
+    provider: Callable[[datetime], Any] = Shop,
+    definition: str = ELEMENT,
     **rules: Any,
 ) -> AsyncIterator[World]:
-    """Start everything; the shop's clock is *skew* seconds off ours, *through* the DSN of a proxy to the database."""
-    shop = Shop(START + timedelta(seconds=skew))
-    clock = [START]
+    """Start everything; the shop's clock is *skew* seconds off ours, *through* the DSN of a proxy to the database.
+
+    Another *provider* may be in the shop's place, described by *definition*, whose key is `shop` too.
+    """
+    shop = provider(START + timedelta(seconds=skew))
+    clock, uptime = [START], [1000.0]
     async with (
         serving(shop.answer) as origin,
         database.open_pool(through or dsn, size=4) as pool,
@@ -192,20 +206,23 @@ async def world(
         Client(Limits(connect=2, total=5)) as http,
     ):
         file = folder / "shop.toml"
-        file.write_text(ELEMENT.replace("ORIGIN", origin))
+        file.write_text(definition.replace("ORIGIN", origin))
         directory = Directory(pool=pool, keys=keys)
         await directory.load()
+        registry = elements.load([file])
+        connections = Connections(http=http, elements=registry, directory=directory, writer=writer)
         polling = Polling(
             pool=pool,
             writer=writer,
             directory=directory,
-            http=http,
+            connections=connections,
             turns=asyncio.Semaphore(8),
             clock=lambda: clock[0],
+            monotonic=lambda: uptime[0],
             chance=lambda: 0.5,
             **rules,
         )
-        yield World(polling, elements.load([file]), shop, writer, clock)
+        yield World(polling, registry, shop, writer, clock=clock, uptime=uptime)
 
 
 @asynccontextmanager

@@ -14,13 +14,13 @@ from typing import Any
 import asyncpg
 import pytest
 from aiohttp import web
+from dispatching import headers_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from servers import serving
 
 from daemon.dispatcher.receipts import NoAnswer, Receipts, ask, headers
 from daemon.dispatcher.sending import Verdict, attempt
-from daemon.dispatcher.sending import headers as notification_headers
 from daemon.model import Instance
 from daemon.notifications import Notification, StoredChange, render
 from daemon.outbound.addresses import AddressPolicy
@@ -77,7 +77,7 @@ class World:
         """One attempt to deliver."""
         one = notification(number)
         body = render(one)
-        sent = notification_headers(one, body, SETTINGS, time.time(), repeat=repeat)
+        sent = headers_of(one, body, SETTINGS, time.time(), repeat=repeat)
         return await attempt(self.client, self.origin + "/callback", sent, body)
 
     async def ask(self, *numbers: int) -> Receipts | NoAnswer:
@@ -317,9 +317,7 @@ class Played:
     def send(self, step: int, fate: str | int) -> None:
         """An attempt, and what becomes of it."""
         now = time.time()
-        sent = dict(
-            notification_headers(self._one, self._body, SETTINGS, now, repeat=self.doubtful)
-        )
+        sent = dict(headers_of(self._one, self._body, SETTINGS, now, repeat=self.doubtful))
         self.marks.append("webhook-redelivery" in sent)
         if isinstance(fate, int):
             self.underway.append((step + fate, sent))

@@ -5,7 +5,8 @@ from typing import Any
 
 from heart import SIGNATURE_KEY, connected, create_instance, opening, state, writing
 
-from daemon.store import accounts, database, instances, vault
+from daemon import webhook_urls
+from daemon.store import accounts, database, vault
 from daemon.store.directory import Directory
 from daemon.store.vault import Keys
 from daemon.store.writer import Unit
@@ -117,12 +118,12 @@ def test_what_was_read_while_it_changed_is_not_kept(dsn: str, keys: Keys, run: A
 def test_an_id_reads_back_from_an_address() -> None:
     """An instance's webhook address holds its id in base64, padded or not, or in clear; anything else is nobody's."""
     for number in (1, 12, 123, 10**17):
-        encoded = instances.encode_id(number)
-        assert instances.decode_id(encoded) == number
-        assert instances.decode_id(encoded.rstrip("=")) == number
-        assert instances.decode_id(str(number)) == number
+        encoded = webhook_urls.encode_id(number)
+        assert webhook_urls.decode_id(encoded) == number
+        assert webhook_urls.decode_id(encoded.rstrip("=")) == number
+        assert webhook_urls.decode_id(str(number)) == number
     for text in ("", "=", "é", "MTIz!", "-1", "1" * 19, "YWJj", "1.5"):
-        assert instances.decode_id(text) == -1
+        assert webhook_urls.decode_id(text) == -1
 
 
 def test_a_user_is_let_in_by_two_secrets(dsn: str, keys: Keys, run: Any) -> None:

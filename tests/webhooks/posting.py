@@ -13,6 +13,7 @@ from heart import writing
 
 from daemon import api, elements
 from daemon.config import Server
+from daemon.connections import Connections
 from daemon.outbound.addresses import AddressPolicy
 from daemon.outbound.client import Client
 from daemon.server import make_app, open_site
@@ -110,7 +111,24 @@ id = "id"
 object_type = "files"
 """
 
-DEFINITIONS = (SIGNED, FORMS, HINTS, APPLICATION, ADDRESS)
+TRUSTING = """
+id = 1006
+key = "trusting"
+name = "Does not sign"
+[connection]
+base = "https://provider.example"
+[resources.contacts]
+[webhook]
+unguessable = true
+routing_key = "account.id"
+[webhook.events]
+id = "id"
+object_type_source = "type"
+default_type = "UPDATED"
+route = "account"
+"""
+
+DEFINITIONS = (SIGNED, FORMS, HINTS, APPLICATION, ADDRESS, TRUSTING)
 
 
 def sign(body: bytes, secret: str = "secret") -> dict[str, str]:
@@ -182,7 +200,7 @@ class Site:
             callback="https://app.test/hook",
             resources=(),
         )
-        secrets = {"signature.secret": secret, "webhook.token": secret}
+        secrets = {"signature.secret": secret, "webhook.token": secret, "webhook.secret": secret}
         receipt = await self.writer.append(Unit([entry], secrets=secrets))
         await self.context.directory.refresh()
         return receipt.position
@@ -251,6 +269,9 @@ async def site(
             directory=directory,
             elements=registry,
             http=http,
+            connections=Connections(
+                http=http, elements=registry, directory=directory, writer=writer
+            ),
             addresses=AddressPolicy(),
             public_url="https://tidings.example.com",
         )

@@ -13,7 +13,7 @@ from proxy import Proxy
 from webhooks.posting import Site, body_of, event, sign
 from yarl import URL
 
-from daemon.store.instances import encode_id
+from daemon.webhook_urls import encode_id
 
 Open = Callable[..., AbstractAsyncContextManager[Site]]
 Run = Callable[..., Any]
@@ -93,6 +93,73 @@ def test_address_of_nobody(open_site: Open, run: Run, path: str) -> None:
             where = path.format(one=one, other=other)
             assert 404 == (await s.post(where, BODY, sign(BODY)))[0]
             assert [] == await s.told()
+
+    run(main())
+
+
+def test_an_unguessable_address(open_site: Open, run: Run) -> None:
+    """Who does not sign is believed at the address with the instance's secret, and at no other."""
+
+    async def main() -> None:
+        async with open_site() as s:
+            one, other = await s.create("trusting"), await s.create("trusting", secret="other")
+            body = orjson.dumps({"id": 1, "type": "contacts", "account": "a"})
+            assert 200 == (await s.post(f"trusting/{encode_id(one)}.secret", body))[0]
+            assert [("UPDATED", "contacts", "1")] == await s.told(one)
+            status, text = await s.post(f"trusting/{encode_id(other)}.secret", body)
+            assert (404, False) == (status, b".secret" in text)
+            for path, headers in (
+                (f"trusting/{encode_id(one)}", {}),
+                (f"trusting/{one}.", {}),
+                ("trusting", {}),
+                ("trusting", {"Element-Instances": str(one)}),
+            ):
+                status, text = await s.post(path, body, headers)
+                assert (401, True) == (status, b"webhookUrl" in text), path
+            assert 1 == len(await s.told())
+            assert [] == s.woken
+
+    run(main())
+
+
+def test_a_stranger_only_wakes_the_poller(open_site: Open, run: Run) -> None:
+    """What comes without the secret of an unsigned provider hurries the polls of the account it names, and adds nothing."""
+
+    async def main() -> None:
+        async with open_site() as s:
+            one = await s.create("trusting", event__vendor__type="both")
+            body = orjson.dumps({"id": 1, "type": "tickets", "account": "a"})
+            assert 200 == (await s.post("trusting", body))[0]
+            assert ([one], []) == (s.woken, await s.told())
+
+    run(main())
+
+
+@pytest.mark.parametrize("vendor", ["both", None])
+def test_both_poll_and_webhook(open_site: Open, run: Run, vendor: str | None) -> None:
+    """What a poll will show is left to the poll, which is hurried on; what is not polled is taken from the webhook."""
+
+    async def main() -> None:
+        async with open_site() as s:
+            one = await s.create(event__vendor__type=vendor)
+            body = body_of(event(1), {**event(2), "type": "tickets"})
+            assert 200 == (await s.post("signed", body, sign(body)))[0]
+            assert [("CREATED", "tickets", "2")] == await s.told(one)
+            assert [one] == s.woken
+
+    run(main())
+
+
+def test_the_customers_name_of_what_is_polled(open_site: Open, run: Run) -> None:
+    """A webhook speaks of a resource by the provider's name; it is the polled one whatever the customer calls that."""
+
+    async def main() -> None:
+        async with open_site() as s:
+            polled = '{"people": {"url": "/hubs/general/contacts", "idField": "id"}}'
+            one = await s.create(event__vendor__type="both", event__poller__configuration=polled)
+            body = body_of(event(1))
+            assert 200 == (await s.post("signed", body, sign(body)))[0]
+            assert ([one], []) == (s.woken, await s.told(one))
 
     run(main())
 

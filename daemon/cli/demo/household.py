@@ -40,7 +40,7 @@ stop_grace = "1s"
 directory = "{state}"
 
 [elements]
-directories = ["{elements}"]
+stand_ins = {stand_ins}
 
 [outbound]
 # Only for a demo: providers and receiver are on this machine.
@@ -123,9 +123,9 @@ class Household:
     """A running daemon, and how to speak to it."""
 
     def __init__(
-        self, *, place: Place, elements: Mapping[str, str], complain: Callable[[str], None]
+        self, *, place: Place, stand_ins: Mapping[str, str], complain: Callable[[str], None]
     ) -> None:
-        """*elements* are definitions by file name; *complain* is told what the daemon logs as wrong."""
+        """*stand_ins* has the origin of each simulated provider; *complain* is told what the daemon logs as wrong."""
         self._place = place
         path = place.path
         self.config = path / "tidings.toml"
@@ -135,11 +135,9 @@ class Household:
         self._complain = complain
         self._process: asyncio.subprocess.Process | None = None
         self._authorization = ""
-        (path / "elements").mkdir()
-        for name, text in elements.items():
-            (path / "elements" / name).write_text(text, encoding="utf-8")
+        table = ", ".join(f'{key} = "{origin}"' for key, origin in stand_ins.items())
         self.config.write_text(
-            CONFIG.format(port=self.port, state=path / "state", elements=path / "elements"),
+            CONFIG.format(port=self.port, state=path / "state", stand_ins=f"{{ {table} }}"),
             encoding="utf-8",
         )
 

@@ -14,10 +14,9 @@ from daemon.cli.demo.score import Score
 from daemon.cli.demo.show import Show
 from daemon.cli.outcome import Failed
 from daemon.cli.receiver import Received, Receiver, serving
-from daemon.elements import simulators
 from daemon.elements.simulators.sageone import Sage
 from daemon.elements.simulators.workshop import Workshop
-from daemon.store.instances import encode_id
+from daemon.webhook_urls import encode_id
 
 BEAT = 0.5  # seconds from one step at a provider to the next
 REFRESH = "0.01"  # minutes from one poll to the next
@@ -63,13 +62,13 @@ class Stage:
             )
             furnish(self._workshop, self._sage)
             workshop = await enter(self._workshop.running())
-            sage = await enter(simulators.serving(self._sage.app))
+            sage = await enter(self._sage.running())
             self._show.step("a receiver that verifies every signature")
             callback = await enter(serving(Receiver(heard=self._heard, key=self._key)))
             self._show.step("the daemon, with a PostgreSQL of its own")
             household = Household(
                 place=self._place,
-                elements={"sageone.toml": self._sage.definition(sage)},
+                stand_ins={"sageone": sage, "workshop": workshop},
                 complain=self._show.complaint,
             )
             await enter(household.daemon())
@@ -90,7 +89,7 @@ class Stage:
             "event.notification.callback.url": callback,
             "event.notification.signature.key": self._key,
         }
-        account = {"api.key": self._api_key, "base.url": f"{workshop}/v1"}
+        account = {"api.key": self._api_key}
         polled = await api.create_instance(
             {
                 "name": "workshop, polled",

@@ -8,13 +8,10 @@
 They keep nothing, and they are no place for real data: whoever reaches their port may change it.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from aiohttp import web
-
-ELEMENTS = Path(__file__).parent.parent
 
 
 @asynccontextmanager
@@ -33,16 +30,3 @@ async def serving(
         yield f"http://{host}:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
-
-
-def replacement(key: str, changes: Mapping[str, str]) -> str:
-    """The text of the built-in definition *key* with *changes* made, to stand in for it.
-
-    Raises `ValueError` for a change whose text is not there.
-    """
-    text = (ELEMENTS / f"{key}.toml").read_text(encoding="utf-8")
-    for old, new in {f'key = "{key}"': f'key = "{key}"\nreplaces = true', **changes}.items():
-        if old not in text:
-            raise ValueError(f"{key}.toml does not hold {old!r}")
-        text = text.replace(old, new, 1)
-    return text

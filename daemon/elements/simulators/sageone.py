@@ -1,26 +1,30 @@
 """A simulated Sage Business Cloud Accounting v3.1: what its documentation says, and its traps.
 
     GET  /oauth2/auth/central    a person who grants access at once
-    POST /token                  codes (60 s), access tokens (300 s), refresh tokens (one use each)
-    …    /v3.1/contacts[/{id}]   lists with `updated_or_created_since` (inclusive), `deleted_since` (not inclusive),
-                                 `contact_type_id`, `attributes`; a page past the end is the last page again
+    POST /token                  codes (60 s), access tokens (300 s), refresh tokens (31 days, one use each)
+    …    /v3.1/{list}[/{id}]     contacts, sales_invoices, purchase_invoices, contact_payments, products: with
+                                 `updated_or_created_since` (inclusive), `deleted_since` (not inclusive, and not for
+                                 every list), `attributes`; a page past the end is the last page again
     GET  /v3.1/businesses
-    …    /simulator/…            change records, expire tokens, answer errors, see the requests: without any token
+    …    /simulator/…            change records, expire tokens, ask for faults, see the requests: without any token
 
 The facts and where they come from: docs/elements/sageone.md.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from datetime import timedelta
+from email.utils import format_datetime
 from typing import Any
 from urllib.parse import urlencode
 
 import orjson
 from aiohttp import web
 
-from daemon.elements.simulators import replacement, serving
+from daemon.elements.simulators import serving
 from daemon.elements.simulators.ledger import Ledger, Now, moment, system_clock
 from daemon.elements.simulators.tokens import Grant, Tokens
 from daemon.model import Json
@@ -28,13 +32,29 @@ from daemon.model import Json
 ACCESS_SECONDS = 300.0
 PAGE = 20
 LARGEST_PAGE = 200
+LISTS = ("contacts", "sales_invoices", "purchase_invoices", "contact_payments", "products")
+# The documentation of the others knows no `deleted_since`.
+TELL_DELETED = frozenset({"contacts", "sales_invoices", "purchase_invoices"})
+# The parameter is not known to contacts: they come by name.
+SORTED = frozenset({"sales_invoices", "purchase_invoices"})
+KINDS = {"customers": "CUSTOMER", "suppliers": "VENDOR"}
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What happens to one request: a *status* instead of the answer, or a *wait* before it."""
+
+    status: int = 0
+    retry_after: str | None = None
+    wait: float = 0.0
 
 
 class Sage:
     """The simulated server; see `running`.
 
-    *client_id*, *client_secret* and *subscription_key* are held to when they are given.
+    *client_id*, *client_secret* and *subscription_key* are held to when they are given.  *size_name* is how the size
+    of a page is called in an answer: Sage's own pages have `$itemsPerPage` and `$items_per_page`.
     """
 
     def __init__(
@@ -44,17 +64,19 @@ class Sage:
         client_secret: str | None = None,
         subscription_key: str | None = None,
         access_seconds: float = ACCESS_SECONDS,
+        size_name: str = "$itemsPerPage",
         now: Now = system_clock,
     ) -> None:
-        self.contacts = Ledger(now=now)
+        self.ledgers = {name: Ledger(now=now) for name in LISTS}
         self.requests: deque[tuple[str, str]] = deque(maxlen=1000)
         """Method and path with query of the latest requests to the API and the token address."""
         self.tokens = Tokens(
             now=now, access_seconds=access_seconds, client=(client_id, client_secret)
         )
         self._subscription_key = subscription_key
+        self._size_name = size_name
         self._now = now
-        self._failures: deque[tuple[int, str | None]] = deque()
+        self._troubles: deque[Trouble] = deque()
         self.app = self._application()
 
     def running(
@@ -62,6 +84,11 @@ class Sage:
     ) -> AbstractAsyncContextManager[str]:
         """Serve; the value is the origin.  Raises `OSError` when the port is taken."""
         return serving(self.app, host=host, port=port)
+
+    @property
+    def contacts(self) -> Ledger:
+        """Customers and suppliers."""
+        return self.ledgers["contacts"]
 
     def grant(self, redirect: str = "") -> str:
         """An authorization code, as if a person had just granted access.
@@ -85,7 +112,11 @@ class Sage:
 
     def fail(self, status: int, *, times: int = 1, retry_after: str | None = None) -> None:
         """Answer the next *times* requests to the API with *status*."""
-        self._failures.extend([(status, retry_after)] * times)
+        self._troubles.extend([Trouble(status, retry_after)] * times)
+
+    def slow(self, seconds: float, *, times: int = 1) -> None:
+        """Let the next *times* requests to the API wait."""
+        self._troubles.extend([Trouble(wait=seconds)] * times)
 
     def create(self, name: str, *, kind: str = "CUSTOMER", **fields: Any) -> Json:
         """Add a contact."""
@@ -99,40 +130,44 @@ class Sage:
         """Delete a contact; raises `KeyError` where there is none."""
         self.contacts.delete(contact_id)
 
-    def definition(self, origin: str) -> str:
-        """The TOML text of an element that stands in for `sageone` and speaks to this server at *origin*."""
-        return replacement(
-            "sageone",
-            {
-                "https://api.accounting.sage.com/v3.1": f"{origin}/v3.1",
-                "https://www.sageone.com/oauth2/auth/central": f"{origin}/oauth2/auth/central",
-                "https://oauth.accounting.sage.com/token": f"{origin}/token",
-                "pace = 0.5": "pace = 0",
-            },
-        )
+    def add(self, resource: str, **fields: Any) -> Json:
+        """Add a record to any list, or to `customers` or `suppliers`; it is displayed as its reference, or its name."""
+        shown = str(fields.get("name") or fields.get("reference") or "Unnamed")
+        if resource in KINDS:
+            fields.pop("name", None)
+            return self.create(shown, kind=KINDS[resource], **fields)
+        return self.ledgers[resource].create({"displayed_as": shown, **fields})
 
     # The addresses.
 
     def _application(self) -> web.Application:
         app = web.Application()
+        lists = f"{{list:{'|'.join(LISTS)}}}"
+        changed = f"{{list:{'|'.join((*LISTS, *KINDS))}}}"
         app.add_routes(
             [
                 web.get("/oauth2/auth/central", self._authorize),
                 web.post("/token", self._token),
                 web.get("/v3.1/businesses", self._guarded(self._businesses)),
-                web.get("/v3.1/contacts", self._guarded(self._list)),
-                web.post("/v3.1/contacts", self._guarded(self._post)),
-                web.get("/v3.1/contacts/{id}", self._guarded(self._get)),
-                web.put("/v3.1/contacts/{id}", self._guarded(self._put)),
-                web.delete("/v3.1/contacts/{id}", self._guarded(self._delete)),
-                web.post("/simulator/customers", self._post),
-                web.put("/simulator/customers/{id}", self._put),
-                web.delete("/simulator/customers/{id}", self._delete),
+                web.get(f"/v3.1/{lists}", self._guarded(self._list)),
+                web.post(f"/v3.1/{lists}", self._guarded(self._post)),
+                web.get(f"/v3.1/{lists}/{{id}}", self._guarded(self._get)),
+                web.put(f"/v3.1/{lists}/{{id}}", self._guarded(self._put)),
+                web.delete(f"/v3.1/{lists}/{{id}}", self._guarded(self._delete)),
                 web.post("/simulator/expire", self._expire),
+                web.post("/simulator/fail", self._fail),
                 web.get("/simulator/requests", self._seen),
+                web.post(f"/simulator/{changed}", self._post),
+                web.put(f"/simulator/{changed}/{{id}}", self._put),
+                web.delete(f"/simulator/{changed}/{{id}}", self._delete),
             ]
         )
+        app.on_response_prepare.append(self._dated)
         return app
+
+    async def _dated(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Let every answer carry the simulator's own time."""
+        response.headers["Date"] = format_datetime(self._now(), usegmt=True)
 
     async def _authorize(self, request: web.Request) -> web.Response:
         redirect = request.query.get("redirect_uri", "")
@@ -149,15 +184,17 @@ class Sage:
         return self.tokens.answer(await request.post())
 
     def _guarded(self, handler: Handler) -> Handler:
-        """*handler* behind the token, the subscription key and whatever failure was asked for."""
+        """*handler* behind the token, the subscription key and whatever trouble was asked for."""
 
         async def guarded(request: web.Request) -> web.StreamResponse:
             self.requests.append((request.method, request.path_qs))
-            if self._failures:
-                status, retry_after = self._failures.popleft()
-                answer = _problem(status, "Simulated", "asked for")
-                if retry_after is not None:
-                    answer.headers["Retry-After"] = retry_after
+            trouble = self._troubles.popleft() if self._troubles else Trouble()
+            if trouble.wait:
+                await asyncio.sleep(trouble.wait)
+            if trouble.status:
+                answer = _problem(trouble.status, "Simulated", "asked for")
+                if trouble.retry_after is not None:
+                    answer.headers["Retry-After"] = trouble.retry_after
                 return answer
             token = request.headers.get("Authorization", "").removeprefix("Bearer ")
             if not self.tokens.good(token):
@@ -171,53 +208,62 @@ class Sage:
 
     async def _businesses(self, request: web.Request) -> web.Response:
         business = {"id": "b1", "displayed_as": "The leading business", "$path": "/businesses/b1"}
-        return web.json_response(_page(request, [business]))
+        return web.json_response(self._page(request, [business]))
 
     async def _list(self, request: web.Request) -> web.Response:
-        query = request.query
+        query, name = request.query, request.match_info["list"]
+        ledger = self.ledgers[name]
         if "updated_or_created_since" in query and "deleted_since" in query:
             return _problem(
                 400, "InvalidParameters", "one list cannot be of changed and of deleted"
             )
+        if "deleted_since" in query and name not in TELL_DELETED:
+            return _problem(400, "InvalidParameters", f"{name} cannot be asked for deleted_since")
         try:
             if "deleted_since" in query:
-                found = self.contacts.deleted_after(moment(query["deleted_since"]))
+                found = ledger.deleted_after(moment(query["deleted_since"]))
             else:
                 since = query.get("updated_or_created_since")
-                found = self.contacts.since(moment(since) if since else None)
-            # Sage's contacts cannot be sorted; they come by name.
-            found = sorted(found, key=lambda one: (one["displayed_as"], one["id"]))
+                found = ledger.since(moment(since) if since else None)
+            if not (name in SORTED and query.get("sort") == "updated_at:asc"):
+                found = sorted(found, key=lambda one: (one["displayed_as"], one["id"]))
             kind = query.get("contact_type_id")
             rows = [
-                _row(one, query.get("attributes", ""))
+                _row(name, one, query.get("attributes", ""))
                 for one in found
-                if kind is None or one["kind"] == kind
+                if kind is None or one.get("kind") == kind
             ]
-            return web.json_response(_page(request, rows))
+            return web.json_response(self._page(request, rows))
         except ValueError as error:
             return _problem(400, "InvalidParameters", str(error))
 
     async def _get(self, request: web.Request) -> web.Response:
-        found = self.contacts.records.get(request.match_info["id"])
-        return web.json_response(_row(found, "all")) if found else _missing()
+        name = request.match_info["list"]
+        found = self.ledgers[name].records.get(request.match_info["id"])
+        return web.json_response(_row(name, found, "all")) if found else _missing()
 
     async def _post(self, request: web.Request) -> web.Response:
-        fields = await _fields(request)
-        name, kind = fields.pop("name", "Unnamed"), fields.pop("kind", "CUSTOMER")
-        return web.json_response(_row(self.create(name, kind=kind, **fields), "all"), status=201)
+        name, fields = request.match_info["list"], await _fields(request)
+        if name == "contacts":
+            shown, kind = fields.pop("name", "Unnamed"), fields.pop("kind", "CUSTOMER")
+            made = self.create(shown, kind=kind, **fields)
+        else:
+            made = self.add(name, **fields)
+        return web.json_response(_row(_path(name), made, "all"), status=201)
 
     async def _put(self, request: web.Request) -> web.Response:
-        fields = await _fields(request)
-        if "name" in fields:
-            fields["displayed_as"] = fields["name"]
+        name, fields = _path(request.match_info["list"]), await _fields(request)
+        if "name" in fields or "reference" in fields:
+            fields["displayed_as"] = fields.get("name") or fields["reference"]
         try:
-            return web.json_response(_row(self.update(request.match_info["id"], **fields), "all"))
+            changed = self.ledgers[name].update(request.match_info["id"], fields)
         except KeyError:
             return _missing()
+        return web.json_response(_row(name, changed, "all"))
 
     async def _delete(self, request: web.Request) -> web.Response:
         try:
-            self.delete(request.match_info["id"])
+            self.ledgers[_path(request.match_info["list"])].delete(request.match_info["id"])
         except KeyError:
             return _missing()
         return web.Response(status=204)
@@ -226,54 +272,70 @@ class Sage:
         self.expire_access()
         return web.Response(status=204)
 
+    async def _fail(self, request: web.Request) -> web.Response:
+        """`{"status": 429, "times": 2, "retry_after": "5"}` or `{"slow": 1.5}`."""
+        asked = await _fields(request)
+        times = int(asked.get("times", 1))
+        if "slow" in asked:
+            self.slow(float(asked["slow"]), times=times)
+        else:
+            self.fail(int(asked["status"]), times=times, retry_after=asked.get("retry_after"))
+        return web.Response(status=204)
+
     async def _seen(self, request: web.Request) -> web.Response:
         return web.json_response(
             [{"method": method, "path": path} for method, path in self.requests]
         )
 
+    def _page(self, request: web.Request, rows: list[Json]) -> Json:
+        """One page of *rows* as Sage writes it; a number past the end is the last page."""
+        size = min(int(request.query.get("items_per_page", PAGE)), LARGEST_PAGE)
+        number = int(request.query.get("page", 1))
+        if size < 1 or number < 1:
+            raise ValueError("page and items_per_page count from 1")
+        last = max(1, -(-len(rows) // size))
+        number = min(number, last)
+        path = request.path.removeprefix("/v3.1")
+        links = {
+            name: f"{path}?page={to}&items_per_page={size}" if 1 <= to <= last else None
+            for name, to in (("$next", number + 1), ("$back", number - 1))
+        }
+        return {
+            "$total": len(rows),
+            "$page": number,
+            **links,
+            self._size_name: size,
+            "$items": rows[(number - 1) * size : number * size],
+        }
 
-def _row(record: Json, attributes: str) -> Json:
+
+def _path(name: str) -> str:
+    """The list that *name* is kept in."""
+    return "contacts" if name in KINDS else name
+
+
+def _row(name: str, record: Json, attributes: str) -> Json:
     """*record* as a list shows it: name and path, and the attributes that were asked for."""
-    path = f"/contacts/{record['id']}"
+    path = f"/{name}/{record['id']}"
     base = {"id": record["id"], "displayed_as": record["displayed_as"], "$path": path}
-    kind = record["kind"]
-    rest = {name: value for name, value in record.items() if name not in ("kind", *base)}
-    rest["contact_types"] = [
-        {"id": kind, "displayed_as": kind.title(), "$path": f"/contact_types/{kind}"}
-    ]
-    wanted = [name.strip() for name in attributes.split(",")]
-    shown = {name: value for name, value in rest.items() if "all" in wanted or name in wanted}
+    kind = record.get("kind")
+    rest = {field: value for field, value in record.items() if field not in ("kind", *base)}
+    if kind is not None:
+        rest["contact_types"] = [
+            {"id": kind, "displayed_as": kind.title(), "$path": f"/contact_types/{kind}"}
+        ]
+    wanted = [field.strip() for field in attributes.split(",")]
+    shown = {field: value for field, value in rest.items() if "all" in wanted or field in wanted}
     return {**base, **shown}
 
 
-def _page(request: web.Request, rows: list[Json]) -> Json:
-    """One page of *rows* as Sage writes it; a number past the end is the last page."""
-    size = min(int(request.query.get("items_per_page", PAGE)), LARGEST_PAGE)
-    number = int(request.query.get("page", 1))
-    if size < 1 or number < 1:
-        raise ValueError("page and items_per_page count from 1")
-    last = max(1, -(-len(rows) // size))
-    number = min(number, last)
-    path = request.path.removeprefix("/v3.1")
-    links = {
-        name: f"{path}?page={to}&items_per_page={size}" if 1 <= to <= last else None
-        for name, to in (("$next", number + 1), ("$back", number - 1))
-    }
-    return {
-        "$total": len(rows),
-        "$page": number,
-        **links,
-        "$itemsPerPage": size,
-        "$items": rows[(number - 1) * size : number * size],
-    }
-
-
 async def _fields(request: web.Request) -> dict[str, Any]:
-    """The fields of a contact, alone or inside `contact` as Sage takes them."""
+    """The fields of a record, alone or inside its name (`contact`, `sales_invoice`) as Sage takes them."""
     body = await request.json(loads=orjson.loads)
-    inner = body.get("contact", body) if isinstance(body, dict) else None
+    singular = _path(request.match_info.get("list", "")).removesuffix("s")
+    inner = body.get(singular, body) if isinstance(body, dict) else None
     if not isinstance(inner, dict):
-        raise web.HTTPBadRequest(text="a contact is an object")
+        raise web.HTTPBadRequest(text="a record is an object")
     return {name: value for name, value in inner.items() if name.isidentifier()}
 
 

@@ -23,7 +23,7 @@ import orjson
 from aiohttp import web
 
 from daemon.dates import iso_seconds
-from daemon.elements.simulators import replacement, serving
+from daemon.elements.simulators import serving
 from daemon.elements.simulators.ledger import Ledger, Now, moment, system_clock
 from daemon.model import Json
 from daemon.signatures import hmac_digest
@@ -117,10 +117,6 @@ class Workshop:
             "X-Workshop-Timestamp": str(stamp),
             "X-Workshop-Signature": f"v1={digest}",
         }
-
-    def definition(self, origin: str) -> str:
-        """The TOML text of an element that stands in for `workshop` and speaks to this server at *origin*."""
-        return replacement("workshop", {"http://127.0.0.1:8099/v1": f"{origin}/v1"})
 
     def _changed(self, how: str, resource: str, record: Json) -> Json:
         if resource == "tickets" and self.hook is not None:

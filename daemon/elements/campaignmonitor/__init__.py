@@ -1,0 +1,1 @@
+"""Campaign Monitor; `element` is what the registry knows."""

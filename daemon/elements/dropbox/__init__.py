@@ -1,0 +1,1 @@
+"""Dropbox; `element` is what the registry knows."""

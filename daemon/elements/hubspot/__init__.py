@@ -1,0 +1,1 @@
+"""HubSpot; `element` is what the registry knows."""

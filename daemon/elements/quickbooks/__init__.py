@@ -1,0 +1,1 @@
+"""QuickBooks Online; `element` is what the registry knows."""

@@ -1,0 +1,1 @@
+"""Sage Business Cloud Accounting; `element` is what the registry knows."""

@@ -1,0 +1,1 @@
+"""Salesforce; `element` is what the registry knows."""

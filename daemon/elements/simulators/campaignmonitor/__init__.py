@@ -1,0 +1,1 @@
+"""A simulated Campaign Monitor; `server` is what runs."""

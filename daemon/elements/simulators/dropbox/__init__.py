@@ -1,0 +1,1 @@
+"""A simulated Dropbox; `server` is what runs."""

@@ -1,0 +1,1 @@
+"""A simulated HubSpot; `server` is what runs."""

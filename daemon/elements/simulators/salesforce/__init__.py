@@ -1,0 +1,1 @@
+"""A simulated Salesforce; `server` is what runs."""
