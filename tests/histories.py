@@ -5,7 +5,7 @@ instances there are, which notifications.  So every sequence is a history, and a
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -111,7 +111,8 @@ class History:
                 (str(n), mark(f"contacts/{n}/{how % 3}"), self._when(n, how))
                 for n in (what, what % 3, what)
             ]
-            return Unit([objects.known_entry(it.id, "contacts", known)]), None
+            places = {str(what): f"/{how}/{what}"} if how % 2 else {}
+            return Unit([objects.known_entry(it.id, "contacts", known, places=places)]), None
         if kind in {10, 11}:
             return self._polled(it, what, how), None
         if kind == 12:
@@ -159,6 +160,8 @@ class History:
             )
             for n in range(what, what + 1 + how)
         ]
+        if how % 3 == 1 and kind != "DELETED":
+            changes = [replace(one, place=f"/{how}/{one.object_id}") for one in changes]
         unit = hook(it.id, *changes) if what % 2 else poll(it.id, *changes)
         entry = objects.poll_entry("poll.completed", it.id, "contacts", cursor=POLLED.isoformat())
         return Unit(intakes=unit.intakes, if_changed=[entry])
@@ -183,6 +186,7 @@ class History:
             facts = {"cursor": moment, "baseline": moment, "polled": moment, "swept": moment}
         elif kind in {"poll.completed", "poll.recovered", "poll.set_back"}:
             facts = {"cursor": moment, "polled": moment, "swept": moment if how % 2 else None}
+            facts |= {"token": f"token {what}"} if how % 3 else {}
         return Unit([objects.poll_entry(kind, it.id, RESOURCES[how % 2], **facts)])
 
     def _deliveries(self, it: Watched, what: int, how: int) -> Unit:

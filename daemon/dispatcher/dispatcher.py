@@ -482,7 +482,8 @@ class Dispatcher:
         asked = orjson.loads(row["data"])
         lane = self._lanes.get(asked["callback"])
         if lane is None:
-            self._loading.pop(asked["callback"], None)  # what is being loaded may be older than this
+            # What is being loaded may be older than this.
+            self._loading.pop(asked["callback"], None)
             return
         rows = await deliveries.some(self._pool, lane.id, asked["notifications"])
         # An attempt that was under way was not the person's to decide about; its row does not say what was asked.

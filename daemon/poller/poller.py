@@ -407,7 +407,9 @@ class Poller:
             cursor=resource.cursor.isoformat(),
             reads_again_from=low.isoformat(),
         )
-        resource.cursor, resource.baseline = min(resource.cursor, low), min(resource.baseline, low)
+        resource.cursor = min(resource.cursor, low)
+        # A little before, as every poll asks: no moment here is exact, and what is older is never told.
+        resource.baseline = min(resource.baseline, low - self._overlap)
         await self._write(
             resource,
             "poll.set_back",

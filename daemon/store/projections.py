@@ -69,10 +69,13 @@ SELECT instance_id, object_type, object_id,
                changed, change = 'DELETED' AS deleted, position, 1 AS n, place
           FROM log WHERE position BETWEEN $1 AND $2 AND kind = 'change'
         UNION ALL
-        SELECT instance_id, data->>'object_type', object->>0, decode(object->>1, 'hex'),
+        SELECT instance_id, object_type, object->>0, decode(object->>1, 'hex'),
                to_timestamp((object->>2)::double precision / 1000), false, position, n, object->>3
-          FROM log, json_array_elements(data->'objects') WITH ORDINALITY AS known (object, n)
-         WHERE position BETWEEN $1 AND $2 AND kind = 'object.known') AS version
+          FROM (SELECT instance_id, data->>'object_type' AS object_type, data->'objects' AS objects, position
+                  FROM log WHERE position BETWEEN $1 AND $2 AND kind = 'object.known'
+                -- Or the whole of data is parsed again for each object in it.
+                OFFSET 0) AS entry,
+               json_array_elements(objects) WITH ORDINALITY AS known (object, n)) AS version
  GROUP BY instance_id, object_type, object_id
 ON CONFLICT (instance_id, object_type, object_id) DO UPDATE SET
        fingerprint = coalesce(excluded.fingerprint, objects.fingerprint), changed = coalesce(excluded.changed, objects.changed),

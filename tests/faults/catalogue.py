@@ -21,8 +21,8 @@ SCENARIOS: dict[str, Callable[[Given], Awaitable[Outcome]]] = {
 }
 
 SHORT = {
-    "kills": 8, "postgres": 1, "embedded": 1, "commits": 5, "held": 5, "hostile": 10,
-    "clock": 2, "provider_clock": 2, "both_clocks": 2,
+    "kills": 6, "postgres": 1, "embedded": 1, "commits": 4, "held": 5, "hostile": 10,
+    "clock": 2, "provider_clock": 1, "both_clocks": 1,
 }  # fmt: skip
 LONG = {
     "kills": 200, "postgres": 25, "embedded": 10, "commits": 150, "held": 240, "hostile": 60,

@@ -57,7 +57,7 @@ class Load:
                 for callback in self.ledger.callbacks:
                     callback.ailed, callback.mode = callback.mode, "ok"
             case {"do": "skew", "seconds": seconds}:
-                self.provider.skew = seconds
+                self.provider.set_clock(seconds)
             case {"do": "forgive time"}:
                 self.receiver.strict_time = False
             case {"do": "count"}:
@@ -65,6 +65,7 @@ class Load:
                     "changes": len(self.ledger.events),
                     "arrivals": len(self.ledger.arrivals),
                     "unacknowledged": self.provider.unacknowledged,
+                    "unpolled": len(self.provider.unpolled),
                 }
             case {"do": "missing"}:
                 missing = checks.lost(self.ledger)

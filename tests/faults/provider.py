@@ -112,6 +112,8 @@ class Provider:
     def __init__(self, ledger: Ledger, *, chance: random.Random) -> None:
         self.ledger = ledger
         self.skew = 0.0
+        self.unpolled: set[str] = set()
+        """Polled accounts that were not asked since its clock was set."""
         self.rate = 0.0
         self.target: tuple[str, int, str] | None = None  # host, port, path of the webhooks
         self._chance = chance
@@ -122,6 +124,11 @@ class Provider:
     def unacknowledged(self) -> int:
         """Changes that no 2xx has answered yet."""
         return sum(len(books.waiting) for books in self._all)
+
+    def set_clock(self, seconds: float) -> None:
+        """Make its clock wrong by *seconds*."""
+        self.skew = seconds
+        self.unpolled = {one.account.name for one in self._all if one.account.polled}
 
     async def run(self) -> None:
         """Change and post until cancelled."""
@@ -214,6 +221,8 @@ class Provider:
         query = {name: values[0] for name, values in parse_qs(request.query).items()}
         since, limit = query.get("since", ""), int(query.get("limit", "25"))
         after = query.get("cursor", "")
+        if not after:
+            self.unpolled.discard(account)
         ordered = sorted(
             self._books[account].records.values(), key=lambda r: (str(r["updated"]), str(r["id"]))
         )

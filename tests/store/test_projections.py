@@ -2,13 +2,25 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import asyncpg
 import pytest
 import uvloop
 from databases import copied
-from heart import change, connected, create_instance, dumped, hook, opening, poll, state, writing
+from heart import (
+    change,
+    connected,
+    create_instance,
+    dumped,
+    hook,
+    mark,
+    opening,
+    poll,
+    state,
+    writing,
+)
 from histories import KINDS, History, Step
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -193,6 +205,56 @@ def test_enabling_gives_a_callback_its_time_again(dsn: str, keys: Keys, run: Any
                 await w.append(Unit([deliveries.callback_entry(kind, callback, callback, reason)]))
                 seen.append(await conn.fetchval("SELECT failing IS NOT NULL FROM callbacks"))
             assert seen == [True, False]
+
+    run(main())
+
+
+def test_an_object_is_where_its_latest_entry_says(dsn: str, keys: Keys, run: Any) -> None:
+    """Known at a place, moved, deleted and so nowhere, back at another: after each the row says where, live and rebuilt."""
+
+    async def main() -> None:
+        async with writing(dsn, keys) as w, connected(dsn, role=None) as conn:
+            await w.append(opening())
+            instance = await create_instance(w)
+            known = [("1", mark("1"), None)]
+            steps = (
+                (
+                    Unit([objects.known_entry(instance, "contacts", known, places={"1": "/a"})]),
+                    "/a",
+                ),
+                (poll(instance, replace(change(1, 1, kind="UPDATED"), place="/b")), "/b"),
+                (poll(instance, change(1, 2, kind="DELETED")), None),
+                (poll(instance, replace(change(1, 3), place="/c")), "/c"),
+            )
+            for unit, place in steps:
+                await w.append(unit)
+                assert place == await conn.fetchval("SELECT place FROM objects")
+            live = await dumped(conn)
+            for chunk in (1, 2, 100):
+                assert live == await rebuilt(conn, chunk)
+
+    run(main())
+
+
+def test_a_token_stays_until_another_comes(dsn: str, keys: Keys, run: Any) -> None:
+    """A poll that failed, or told no token, does not take the feed's token away; unwatching the resource does."""
+
+    async def main() -> None:
+        async with writing(dsn, keys) as w, connected(dsn) as conn:
+            await w.append(opening())
+            instance = await create_instance(w)
+            for kind, facts, token in (
+                ("poll.baseline", {"token": "one"}, "one"),
+                ("poll.failed", {"failures": 1, "error": "no"}, "one"),
+                ("poll.recovered", {}, "one"),
+                ("poll.completed", {"token": "two"}, "two"),
+            ):
+                entry = objects.poll_entry(kind, instance, "contacts", **facts)
+                await w.append(Unit([entry]))
+                [row] = await objects.cursors(conn, instance)
+                assert token == row["token"]
+            await w.append(Unit([state("instance.configured", instance_id=instance, resources=[])]))
+            assert [] == await objects.cursors(conn, instance)
 
     run(main())
 

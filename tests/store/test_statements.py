@@ -9,7 +9,7 @@ import pytest
 from heart import connected
 
 import daemon.store
-from daemon.store import deliveries, log, projections, writer
+from daemon.store import deliveries, log, objects, projections, writer
 
 STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|TRUNCATE|WITH)\b")
 
@@ -52,6 +52,8 @@ SELECT n, now(), CASE n % 2 WHEN 0 THEN 'instance.configured' ELSE 'poll.complet
 INSERT INTO log (position, appended, kind, data)
 SELECT n, now(), 'delivery', '{}' FROM generate_series(9001, 14000) AS n;
 INSERT INTO objects SELECT instance_id, object_type, object_id, fingerprint, NULL, false, position FROM log WHERE kind = 'change';
+INSERT INTO objects (instance_id, object_type, object_id, deleted, position, place)
+SELECT 1 + n % 20, 'files', n::text, false, n, '/' || n % 50 || '/' || n FROM generate_series(1, 8000) AS n;
 INSERT INTO seen SELECT instance_id, fingerprint, position FROM log WHERE kind = 'change';
 INSERT INTO callbacks (id, instance_id, state, since, cursor, reserved)
 SELECT n, n, 'active', n, 8000, 9000 FROM generate_series(1, 200) AS n;
@@ -79,6 +81,13 @@ HOT = {
     "SOURCES": (log.SOURCES, ([500, 700],), "log_0_pkey"),
     "HEAD": (log.HEAD, (), "log_0_pkey"),
     "KNOWN": (writer.KNOWN, ([7], ["contacts"], ["7"]), "objects_pkey"),
+    "AT": (objects.AT, (7, "files", "/7/507", 100), "objects_place"),
+    "BELOW": (objects.BELOW, (7, "files", "/7", 100), "objects_place"),
+    "DISPLACED": (
+        objects.DISPLACED,
+        (7, "files", ["/7/507", "/8"], ["", "1"], [True, False]),
+        "objects_place",
+    ),
     "SEEN": (writer.SEEN, ([7], [FINGERPRINT]), "seen_pkey"),
     "OPEN": (deliveries.OPEN, (1, 5000), "deliveries_open"),
     "OPEN_SOME": (deliveries.OPEN_SOME, (1, [500, 700]), "deliveries_(open|pkey)"),

@@ -14,7 +14,7 @@ import orjson
 from daemon.elements import hooks
 from daemon.elements.base import Http, Settings
 from daemon.elements.defined import Defined
-from daemon.elements.dropbox.api import Api, Place, parsed, tag
+from daemon.elements.dropbox.api import CONFLICT, Api, Place, parsed, tag
 from daemon.elements.paths import text
 from daemon.elements.reading import parameters
 from daemon.errors import Invalid, Refused, TokenLost, Unauthorized
@@ -145,6 +145,20 @@ class Dropbox(Defined):
             return ""
         told = await self._api.call(http, "files/get_metadata", {"path": path})
         return str(told.body.get("path_lower") or path.lower())
+
+    async def gone(
+        self, http: Http, settings: Settings, resource: str, object_id: str
+    ) -> bool | None:
+        """Ask for the metadata of the object, wherever it is now; None for what is no id of Dropbox."""
+        if resource not in KINDS or not object_id.startswith("id:"):
+            return None
+        try:
+            await self._api.call(http, "files/get_metadata", {"path": object_id})
+        except Refused as error:
+            if error.status == CONFLICT and tag(error) == "path":
+                return True
+            raise
+        return False
 
     # Webhooks.
 

@@ -177,6 +177,7 @@ class Dropbox:
                 *(web.post(f"/2/{name}", self._route(call)) for name, call in routes.items()),
                 web.post("/simulator/{what:files|folders|move|delete}", self._change),
                 web.post("/simulator/fail", self._fail),
+                web.post("/simulator/slow", self._slow),
                 web.post("/simulator/{what:expire|reset|revoke}", self._spoil),
                 web.put("/simulator/webhook", self._register),
                 web.get("/simulator/deliveries", self._delivered),
@@ -334,6 +335,14 @@ class Dropbox:
             asked = orjson.loads(await request.read())
             how = {name: asked[name] for name in ("times", "retry_after", "plain") if name in asked}
             self.fail(int(asked["status"]), **how)
+        except (KeyError, TypeError, ValueError) as error:
+            return _json({"error": f"the body is wrong: {error}"}, 400)
+        return web.Response(status=204)
+
+    async def _slow(self, request: web.Request) -> web.Response:
+        """{"seconds"}: before each answer of the API."""
+        try:
+            self.delay = float(orjson.loads(await request.read())["seconds"])
         except (KeyError, TypeError, ValueError) as error:
             return _json({"error": f"the body is wrong: {error}"}, 400)
         return web.Response(status=204)

@@ -73,11 +73,11 @@ class Cursor:
     @classmethod
     def of(cls, text: str) -> "Cursor":
         """Raises `ValueError` for what is no cursor."""
-        if not text.startswith("AA"):
-            raise ValueError(text)
-        path, recursive, limit, epoch, read, after = orjson.loads(
-            base64.urlsafe_b64decode(text[2:])
-        )
+        try:
+            told = orjson.loads(base64.urlsafe_b64decode(text.removeprefix("AA")))
+            path, recursive, limit, epoch, read, after = told
+        except (TypeError, ValueError) as error:
+            raise ValueError('Invalid "cursor" parameter') from error
         return cls(path, recursive, limit, epoch, read, after)
 
 
