@@ -21,7 +21,7 @@ SCENARIOS: dict[str, Callable[[Given], Awaitable[Outcome]]] = {
 }
 
 SHORT = {
-    "kills": 6, "postgres": 1, "embedded": 1, "commits": 4, "held": 5, "hostile": 10,
+    "kills": 15, "postgres": 1, "embedded": 1, "commits": 4, "held": 5, "hostile": 10,
     "clock": 2, "provider_clock": 1, "both_clocks": 1,
 }  # fmt: skip
 LONG = {
