@@ -10,7 +10,7 @@ has to grant access again.
 import structlog
 
 from daemon.elements import Registry
-from daemon.elements.base import Http
+from daemon.elements.base import Http, is_polled
 from daemon.elements.connection import Connection, Lost, Save
 from daemon.errors import Invalid, NotFound, Unauthorized
 from daemon.model import Instance
@@ -100,10 +100,10 @@ class Connections:
 
     def _resources(self, instance: Instance) -> list[str]:
         """What the instance watches: it keeps that while it is off."""
-        if not instance.notifies:
-            return []
         try:
             element = self._elements.get(instance.element_key)
+            if not is_polled(element, instance):
+                return []
             plans = compile_plans(instance.configuration, element.poller_defaults)
         except (Invalid, NotFound):
             return []

@@ -23,7 +23,7 @@ from aiohttp import web
 
 from daemon import webhook_urls
 from daemon.elements import Registry
-from daemon.elements.base import Element
+from daemon.elements.base import Element, is_polled
 from daemon.errors import BadSignature, Invalid, NotFound, Outage
 from daemon.model import Change, Incoming, Instance, Received, Reply, WebhookEvent
 from daemon.plans import compile_plans, unfilled
@@ -260,7 +260,7 @@ class Webhooks:
 
 
 def _polled_names(element: Element, instance: Instance) -> frozenset[str]:
-    if not element.polls or not instance.wants_polling:
+    if not is_polled(element, instance):
         return frozenset()
     try:
         plans = compile_plans(instance.configuration, element.poller_defaults)

@@ -194,7 +194,7 @@ def check(
 
 def plans_of(element: Element, settings: Mapping[str, str | None]) -> tuple[ResourcePlan, ...]:
     """The plans of an instance that is polled, were events on; none where webhooks tell of changes."""
-    if not element.polls or not wants_polling(settings):
+    if not element.polls or not (element.bell or wants_polling(settings)):
         return ()
     asked = {k: v for k, v in settings.items() if not (k == OBJECTS and placeholder(v))}
     return compile_plans(asked, element.poller_defaults)

@@ -95,10 +95,14 @@ _TABLE: tuple[tuple[tuple[type[Exception], ...], Code, str, str], ...] = (
 def judge(error: BaseException) -> Judgement | None:
     """What *error* comes to; None for a bug, of which the traceback says most.
 
-    Of a group, the first error that means something counts.
+    Of a group, a bug counts; else the first error that is not an outage: whoever waits for a loop that has failed is
+    told that tidings is stopping, and that is not why it did.
     """
     if isinstance(error, BaseExceptionGroup):
-        return next((found for one in error.exceptions if (found := judge(one))), None)
+        found = [judge(one) for one in error.exceptions]
+        if None in found:
+            return None
+        return min(found, key=lambda one: one is not None and one.code is Code.DATABASE)
     if isinstance(error, Failed):
         return Judgement(error.code, str(error), error.remedy)
     if isinstance(error, Invalid):

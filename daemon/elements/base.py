@@ -14,7 +14,18 @@ from datetime import datetime
 from typing import Protocol
 
 from daemon.errors import Unauthorized
-from daemon.model import FeedPage, Incoming, Json, Page, Query, Received, Reply, Request, Response
+from daemon.model import (
+    FeedPage,
+    Incoming,
+    Instance,
+    Json,
+    Page,
+    Query,
+    Received,
+    Reply,
+    Request,
+    Response,
+)
 
 Settings = Mapping[str, str]
 
@@ -91,6 +102,10 @@ class Element(Protocol):
     @property
     def tend_interval(self) -> float:
         """Seconds from one `tend` to the next; 0 where there is nothing to tend."""
+
+    @property
+    def bell(self) -> bool:
+        """Whether its webhooks only say that an account has news: then polls tell it, whatever `event.vendor.type` says."""
 
     @property
     def unguessable(self) -> bool:
@@ -222,3 +237,8 @@ class Element(Protocol):
         that the element itself has (one per application, not per account), where it has one.
         Raises `BadSignature`, or `Invalid` for a body that cannot be read.
         """
+
+
+def is_polled(element: Element, instance: Instance) -> bool:
+    """Whether polls find the changes of *instance*: it wants that, or its webhooks alone could not tell them."""
+    return element.polls and instance.notifies and (instance.wants_polling or element.bell)

@@ -30,6 +30,7 @@ class Defined:
 
     overlap = 60.0
     tend_interval = 0.0
+    bell = False
     edits_undated = False
     sweep_interval = 0.0
 

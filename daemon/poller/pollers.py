@@ -7,6 +7,7 @@ from weakref import WeakValueDictionary
 import structlog
 
 from daemon.elements import Registry
+from daemon.elements.base import is_polled
 from daemon.errors import Invalid, NotFound
 from daemon.model import Instance
 from daemon.poller.poller import Poller, Polling
@@ -64,7 +65,8 @@ class Pollers:
         return len(self._running)
 
     def _wanted(self) -> Iterable[Instance]:
-        return (instance for instance in self._polling.directory.all() if instance.polled)
+        every = self._polling.directory.all()
+        return (one for one in every if one.notifies and not one.disabled)
 
     def _follow(self, group: asyncio.TaskGroup) -> None:
         """Stop and start so that every poller runs with its instance's latest configuration."""
@@ -85,7 +87,9 @@ class Pollers:
         self._revisions[instance.id] = instance.revision
         try:
             element = self._elements.get(instance.element_key)
-            poller = Poller(self._polling, instance, element) if element.polls else None
+            poller = (
+                Poller(self._polling, instance, element) if is_polled(element, instance) else None
+            )
         except (Invalid, NotFound) as error:
             # It was right when it was stored: an element file has changed since.
             log.error(  # noqa: TRY400 — the sentence says all; a trace would say less

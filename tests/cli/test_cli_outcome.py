@@ -55,14 +55,14 @@ def test_a_fault_of_ours_is_not_explained_away() -> None:
 
 
 def test_the_error_in_a_group_counts() -> None:
-    """What a group of tasks raised is judged by the error inside, however deep."""
-    group = ExceptionGroup(
-        "", [KeyError("x"), ExceptionGroup("", [Failed("it", code=Code.NOT_FOUND)])]
-    )
+    """What a group of tasks raised is judged by the error inside, however deep: a bug first, an outage last."""
+    stopping, failed = errors.Outage("tidings is stopping"), Failed("it", code=Code.NOT_FOUND)
+    group = ExceptionGroup("", [stopping, ExceptionGroup("", [failed])])
     judgement = judge(group)
 
     assert judgement is not None
     assert (Code.NOT_FOUND, "it") == (judgement.code, judgement.message)
+    assert judge(ExceptionGroup("", [stopping, KeyError("x"), failed])) is None
 
 
 def test_wrong_usage_is_2(alone: Caller) -> None:

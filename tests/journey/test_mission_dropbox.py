@@ -36,7 +36,7 @@ EXAMPLE = """        {
 """.replace("{{page.elementKey}}", "dropbox")
 
 
-async def created(api: Api, receiver: Receiver) -> tuple[int, str]:
+async def created(api: Api, receiver: Receiver, **more: str) -> tuple[int, str]:
     """Id and token of the example's instance, which tells *receiver* and is polled only when a webhook wakes it."""
     status, made = await api.call("POST", "/instances", EXAMPLE)
     assert 200 == status, made
@@ -44,6 +44,7 @@ async def created(api: Api, receiver: Receiver) -> tuple[int, str]:
         "event.notification.callback.url": receiver.url,
         "event.notification.signature.key": KEY,
         "event.poller.refresh_interval": "999999",
+        **more,
     }
     status, _ = await api.call("PATCH", f"/instances/{made['id']}", {"configuration": changed})
     assert 200 == status
@@ -59,10 +60,14 @@ async def registered(dropbox: Dropbox, daemon: Daemon) -> None:
 @pytest.mark.element("dropbox", "webhook")
 @pytest.mark.element("dropbox", "both at once")
 @pytest.mark.element("dropbox", "challenge")
+@pytest.mark.parametrize("vendor", ["", "webhooks"])
 def test_the_example_works_and_a_webhook_brings_what_changed(
-    dsn: str, tmp_path: Path, run: Run
+    dsn: str, tmp_path: Path, run: Run, vendor: str
 ) -> None:
-    """Events and a callback are enough: each webhook has the cursor read, and each change is told once, a move as one."""
+    """Events and a callback are enough: each webhook has the cursor read, and each change is told once, a move as one.
+
+    So it is with `event.vendor.type` webhooks: they name no file, and the cursor does.
+    """
     dropbox = Dropbox(app_secret="<CLIENT_SECRET>", waits=(0.1, 0.2, 0.4))
     dropbox.honour("<AUTHORIZATION_GRANT_CODE>")
     dropbox.upload("/Old/there before.txt")
@@ -75,7 +80,7 @@ def test_the_example_works_and_a_webhook_brings_what_changed(
         ):
             authorization = await add_user(dsn, tmp_path)
             api = Api(daemon, authorization)
-            instance, token = await created(api, receiver)
+            instance, token = await created(api, receiver, **{"event.vendor.type": vendor})
             _, made = await api.call("GET", f"/instances/{instance}")
             assert dropbox.account_id == made["configuration"]["oauth.user.id"]
             await registered(dropbox, daemon)

@@ -46,6 +46,7 @@ KINDS = {"files": ("file", "folder"), "folders": ("folder",)}
 class Dropbox(Defined):
     """The element `dropbox`."""
 
+    bell = True
     tend_interval = 86400.0
 
     @property
