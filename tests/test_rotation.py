@@ -95,7 +95,9 @@ def test_both_keys_sign_after_a_change(with_api: Any, method: str) -> None:
         assert verify_elements("new", BODY, headers["Elements-Webhook-Signature"])
         assert verify_elements("old", BODY, headers["Elements-Webhook-Signature-Previous"])
         # A question for receipts is signed as a notification is.
-        asked = question_headers(BODY, settings, message_id="msg_1", now=NOW.timestamp())
+        asked = question_headers(
+            BODY, settings, message_id="msg_1", now=datetime.now(UTC).timestamp()
+        )
         assert verifies("old", dict(asked))
         assert verifies("new", dict(asked))
 
