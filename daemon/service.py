@@ -59,6 +59,9 @@ VERSION = _version()
 
 AGENT = f"tidings/{VERSION}"
 
+FOLLOW_PAUSE = 0.1
+"""Seconds between two looks: whoever appends beside us tells us each time."""
+
 FOLLOW_BACKSTOP = 5.0
 """Seconds after which instances and callbacks are looked at though nobody said that they changed."""
 
@@ -370,6 +373,7 @@ class Follower:
                 except TimeoutError:
                     pass  # the backstop: look anyhow
                 self._look.clear()
+                await asyncio.sleep(FOLLOW_PAUSE)
         finally:
             if listening is not None:
                 listening.terminate()

@@ -59,6 +59,9 @@ TAIL_PAUSE = 0.025
 TAIL_BACKSTOP = 1.0
 """Seconds after which the log is looked at though nobody said that there is something."""
 
+LOOK_PAUSE = 0.1
+"""Seconds between two looks at the callbacks: whoever appends beside us tells us each time."""
+
 FLUSH_AFTER = 0.2
 """Seconds that an outcome may wait to be written; a crash within them leaves the notification in doubt."""
 
@@ -383,6 +386,7 @@ class Dispatcher:
             await self._callbacks_changed.wait()
             self._callbacks_changed.clear()
             await self._until_there(self._load_callbacks)
+            await asyncio.sleep(LOOK_PAUSE)
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────
 
