@@ -51,7 +51,7 @@ def list_(app: App, *, as_json: bool) -> None:
                 i["id"],
                 i["name"],
                 i["element"],
-                "off" if i["disabled"] else "on",
+                f"off: {i['reason']}" if i["reason"] else "off" if i["disabled"] else "on",
                 _polls(i),
                 *_told(i),
             )
@@ -304,6 +304,7 @@ def _state(
         "element": instance.element_key,
         "tags": list(instance.tags),
         "disabled": instance.disabled,
+        "reason": instance.reason,
         "events": instance.notifies,
         "created": as_text(instance.created),
         "updated": as_text(instance.updated),
