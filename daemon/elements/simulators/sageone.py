@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import timedelta
 from email.utils import format_datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -26,7 +25,7 @@ from aiohttp import web
 
 from daemon.elements.simulators import serving
 from daemon.elements.simulators.ledger import Ledger, Now, moment, system_clock
-from daemon.elements.simulators.tokens import Grant, Tokens
+from daemon.elements.simulators.tokens import Tokens
 from daemon.model import Json
 
 ACCESS_SECONDS = 300.0
@@ -99,7 +98,7 @@ class Sage:
 
     def honour(self, code: str) -> None:
         """Take *code* (the one in an example) for a granted one, for as long as the server runs."""
-        self.tokens.codes[code] = Grant(self._now() + timedelta(days=365))
+        self.tokens.honour(code)
 
     def expire_access(self) -> None:
         """Let every access token be too old from now on."""

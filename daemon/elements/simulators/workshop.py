@@ -23,7 +23,7 @@ import orjson
 from aiohttp import web
 
 from daemon.dates import iso_seconds
-from daemon.elements.simulators import serving
+from daemon.elements.simulators import beside, serving
 from daemon.elements.simulators.ledger import Ledger, Now, moment, system_clock
 from daemon.model import Json
 from daemon.signatures import hmac_digest
@@ -77,21 +77,12 @@ class Workshop:
     @asynccontextmanager
     async def running(self, *, host: str = "127.0.0.1", port: int = 0) -> AsyncGenerator[str]:
         """Serve and post; the value is the origin.  Raises `OSError` when the port is taken."""
-        failure: Exception | None = None
         async with (
             aiohttp.ClientSession(timeout=self._timeout) as session,
             serving(self.app, host=host, port=port) as origin,
-            asyncio.TaskGroup() as group,
+            beside(self._post_all(session)),
         ):
-            posting = group.create_task(self._post_all(session))
-            try:
-                yield origin
-            except Exception as error:  # noqa: BLE001 — raised again below: a TaskGroup would wrap it
-                failure = error
-            finally:
-                posting.cancel()
-        if failure is not None:
-            raise failure
+            yield origin
 
     def create(self, resource: str, **fields: Any) -> Json:
         """Add a record."""

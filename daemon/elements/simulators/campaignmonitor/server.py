@@ -36,7 +36,7 @@ from daemon.elements.simulators.campaignmonitor.api import (
 from daemon.elements.simulators.campaignmonitor.lists import MailingList, Subscriber, Unfit
 from daemon.elements.simulators.campaignmonitor.posts import Posts
 from daemon.elements.simulators.ledger import Now, system_clock
-from daemon.elements.simulators.tokens import Grant, Tokens
+from daemon.elements.simulators.tokens import Tokens
 
 ACCESS_SECONDS = 1_209_600.0
 TIME_ZONE = "(GMT+10:00) Canberra, Melbourne, Sydney"
@@ -138,7 +138,7 @@ class CampaignMonitor:
 
     def honour(self, code: str) -> None:
         """Take *code* (the one in an example) for a granted one, for as long as the server runs."""
-        self.tokens.codes[code] = Grant(self._now() + timedelta(days=365))
+        self.tokens.honour(code)
 
     # What goes wrong.
 

@@ -24,7 +24,7 @@ from urllib.parse import urlencode
 import orjson
 from aiohttp import BasicAuth, web
 
-from daemon.elements.simulators import serving
+from daemon.elements.simulators import beside, serving
 from daemon.elements.simulators.dropbox.access import Access, Denied
 from daemon.elements.simulators.dropbox.hooks import WAITS, Hooks
 from daemon.elements.simulators.dropbox.tree import LARGEST_PAGE, Conflict, Cursor, Node, Tree
@@ -84,17 +84,8 @@ class Dropbox:
     @asynccontextmanager
     async def running(self, *, host: str = "127.0.0.1", port: int = 0) -> AsyncGenerator[str]:
         """Serve and post; the value is the origin.  Raises `OSError` when the port is taken."""
-        failure: Exception | None = None
-        async with serving(self.app, host=host, port=port) as origin, asyncio.TaskGroup() as group:
-            posting = group.create_task(self.hooks.run())
-            try:
-                yield origin
-            except Exception as error:  # noqa: BLE001 — raised again below: a TaskGroup would wrap it
-                failure = error
-            finally:
-                posting.cancel()
-        if failure is not None:
-            raise failure
+        async with serving(self.app, host=host, port=port) as origin, beside(self.hooks.run()):
+            yield origin
 
     def grant(self, redirect: str = "") -> str:
         """An authorization code, as if a person had just granted access."""

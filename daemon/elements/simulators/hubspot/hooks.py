@@ -15,6 +15,7 @@ from itertools import count
 import aiohttp
 import orjson
 
+from daemon.elements.simulators import beside
 from daemon.elements.simulators.ledger import Now
 from daemon.model import Json
 
@@ -69,20 +70,11 @@ class Poster:
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
         """Post until the end of the block; what is still waiting then is lost."""
-        failure: Exception | None = None
         async with (
             aiohttp.ClientSession(timeout=self._timeout) as session,
-            asyncio.TaskGroup() as group,
+            beside(self._post_all(session)),
         ):
-            posting = group.create_task(self._post_all(session))
-            try:
-                yield
-            except Exception as error:  # noqa: BLE001 — raised again below: a TaskGroup would wrap it
-                failure = error
-            finally:
-                posting.cancel()
-        if failure is not None:
-            raise failure
+            yield
 
     def tell(self, kind: str, at: datetime, **facts: object) -> None:
         """Have an event posted, where there is an address to post to."""

@@ -28,7 +28,7 @@ from daemon.elements.simulators.hubspot.api import Api, Handler, body_of, limite
 from daemon.elements.simulators.hubspot.hooks import WAITS, Poster
 from daemon.elements.simulators.hubspot.records import SINGULAR, TYPES, Records, Row
 from daemon.elements.simulators.ledger import Now, system_clock
-from daemon.elements.simulators.tokens import Grant, Tokens
+from daemon.elements.simulators.tokens import Tokens
 from daemon.model import Json
 
 ACCESS_SECONDS = 1800.0
@@ -91,7 +91,7 @@ class HubSpot:
 
     def honour(self, code: str) -> None:
         """Take *code* (the one in an example) for a granted one, for as long as the server runs."""
-        self.tokens.codes[code] = Grant(self._now() + timedelta(days=365))
+        self.tokens.honour(code)
 
     def expire_access(self) -> None:
         """Let every access token be too old from now on."""

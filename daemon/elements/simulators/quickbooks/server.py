@@ -23,7 +23,7 @@ from urllib.parse import urlencode
 import orjson
 from aiohttp import web
 
-from daemon.elements.simulators import serving
+from daemon.elements.simulators import beside, serving
 from daemon.elements.simulators.ledger import Now, system_clock
 from daemon.elements.simulators.quickbooks.company import ENTITIES, MOST_CAPTURED, Company, Fault
 from daemon.elements.simulators.quickbooks.hooks import PATIENCE, Posting
@@ -85,17 +85,8 @@ class QuickBooks:
     @asynccontextmanager
     async def running(self, *, host: str = "127.0.0.1", port: int = 0) -> AsyncGenerator[str]:
         """Serve and post; the value is the origin.  Raises `OSError` when the port is taken."""
-        failure: Exception | None = None
-        async with serving(self.app, host=host, port=port) as origin, asyncio.TaskGroup() as group:
-            posting = group.create_task(self.posting.run())
-            try:
-                yield origin
-            except Exception as error:  # noqa: BLE001 — raised again below: a TaskGroup would wrap it
-                failure = error
-            finally:
-                posting.cancel()
-        if failure is not None:
-            raise failure
+        async with serving(self.app, host=host, port=port) as origin, beside(self.posting.run()):
+            yield origin
 
     def grant(self, redirect: str = "") -> str:
         """An authorization code, as if a person had just granted access."""

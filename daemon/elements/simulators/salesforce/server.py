@@ -24,7 +24,7 @@ import aiohttp
 import orjson
 from aiohttp import web
 
-from daemon.elements.simulators import serving
+from daemon.elements.simulators import beside, serving
 from daemon.elements.simulators.ledger import Now, moment, system_clock
 from daemon.elements.simulators.salesforce.messages import Messages
 from daemon.elements.simulators.salesforce.org import Org, OrgError
@@ -91,17 +91,8 @@ class Salesforce:
     @asynccontextmanager
     async def running(self, *, host: str = "127.0.0.1", port: int = 0) -> AsyncGenerator[str]:
         """Serve and post; the value is the origin.  Raises `OSError` when the port is taken."""
-        failure: Exception | None = None
-        async with serving(self.app, host=host, port=port) as origin, asyncio.TaskGroup() as group:
-            posting = group.create_task(self.messages.run())
-            try:
-                yield origin
-            except Exception as error:  # noqa: BLE001 — raised again below: a TaskGroup would wrap it
-                failure = error
-            finally:
-                posting.cancel()
-        if failure is not None:
-            raise failure
+        async with serving(self.app, host=host, port=port) as origin, beside(self.messages.run()):
+            yield origin
 
     def grant(self, redirect: str = "") -> str:
         """An authorization code, good once within 15 minutes, and only with *redirect* where that is given."""
