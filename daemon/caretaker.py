@@ -22,7 +22,6 @@ from daemon.errors import ConfigError, ElementError, Invalid, NotFound
 from daemon.model import Instance
 from daemon.store.database import is_outage
 from daemon.store.directory import Directory
-from daemon.store.writer import Unit, Writer
 
 log = structlog.get_logger()
 
@@ -63,14 +62,12 @@ class Caretaker:
         directory: Directory,
         elements: Registry,
         connections: Connections,
-        writer: Writer,
         public_url: str,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._directory = directory
         self._elements = elements
         self._connections = connections
-        self._writer = writer
         self._public_url = public_url
         self._chance = chance
         self._duties: dict[int, Duty] = {}
@@ -173,9 +170,6 @@ class Caretaker:
             )
             kept = await element.tend(connection, connection.settings, address)
             if kept:
-                await self._writer.append(
-                    Unit(instance_id=instance.id, secrets=dict(kept)), patient=True
-                )
-                self._directory.forget_settings(instance.id)
+                await self._connections.keep(instance.id, kept)
                 log.info("account tended", instance=instance.id, keeps=sorted(kept))
             duty.tend_at = loop.time() + element.tend_interval

@@ -7,6 +7,8 @@ A refresh that the provider refuses for good ends the instance's work: it is dis
 has to grant access again.
 """
 
+from collections.abc import Mapping
+
 import structlog
 
 from daemon.elements import Registry
@@ -63,13 +65,17 @@ class Connections:
         for instance_id in [one for one in self._connections if self._directory.get(one) is None]:
             del self._connections[instance_id]
 
+    async def keep(self, instance_id: int, settings: Mapping[str, str]) -> None:
+        """Keep what a provider gave, in the vault; returns when it is durable, however long the database is away."""
+        await self._writer.append(
+            Unit(instance_id=instance_id, secrets=dict(settings)), patient=True
+        )
+        self._directory.forget_settings(instance_id)
+
     def _saving(self, instance_id: int) -> Save:
         async def save(secrets: dict[str, str]) -> None:
             """Keep rotated credentials, before they are used: the old ones may be worthless already."""
-            await self._writer.append(
-                Unit(instance_id=instance_id, secrets=dict(secrets)), patient=True
-            )
-            self._directory.forget_settings(instance_id)
+            await self.keep(instance_id, secrets)
 
         return save
 

@@ -150,7 +150,6 @@ async def serve(config: Config, *, ready: "asyncio.Future[str] | None" = None) -
             directory=directory,
             elements=registry,
             connections=connections,
-            writer=writer,
             public_url=config.server.url,
         )
         follower.dispatcher, follower.pollers = dispatcher, pollers

@@ -2,17 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
-from daemon.dates import DatePattern, Reading
+from daemon.dates import EPOCH, DatePattern, Reading
 from daemon.errors import Invalid
 from daemon.model import ChangeType, Condition, Query
 from daemon.plans.address import Address
 from daemon.plans.fields import FieldPath, identify
 from daemon.plans.judgement import Dates, Rules, judge
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)

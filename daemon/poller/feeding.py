@@ -26,11 +26,12 @@ from hashlib import blake2b
 import orjson
 import structlog
 
+from daemon.dates import EPOCH
 from daemon.elements.base import Element, Http, Settings
 from daemon.errors import TokenLost, Transient
 from daemon.model import Change, ChangeType, FeedEntry, FeedPage, Query
 from daemon.plans import ResourcePlan
-from daemon.poller.reading import EPOCH, LONGEST_ID, heard
+from daemon.poller.reading import LONGEST_ID, heard
 from daemon.poller.sweep import brake, deleted
 from daemon.store import objects
 from daemon.store.database import Pool

@@ -28,6 +28,7 @@ import structlog
 
 from daemon.backoff import Exponential
 from daemon.connections import Connections
+from daemon.dates import EPOCH
 from daemon.elements.base import Element, Http, Settings
 from daemon.errors import ConfigError, ElementError, Invalid, NotFound, Transient
 from daemon.model import Change, ChangeType, Instance, Page
@@ -42,7 +43,7 @@ from daemon.plans import (
 from daemon.poller.clocks import ProviderClock
 from daemon.poller.feeding import Feed, opener
 from daemon.poller.hints import Hints
-from daemon.poller.reading import EPOCH, heard, identified
+from daemon.poller.reading import heard, identified
 from daemon.poller.sweep import SweepRefused, deleted, deletions, missing
 from daemon.store import objects
 from daemon.store.database import Pool, is_outage

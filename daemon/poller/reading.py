@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
-from datetime import UTC, datetime
 from typing import TypeVar
 
 import structlog
@@ -12,8 +11,6 @@ from daemon.model import FeedPage, Json, Page
 from daemon.plans import ResourcePlan
 
 log = structlog.get_logger()
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 LONGEST_ID = 1000
 """Characters of an id: a longer one does not fit into PostgreSQL's indexes."""

@@ -14,11 +14,12 @@ from types import MappingProxyType
 
 import orjson
 
+from daemon.dates import EPOCH
 from daemon.elements.base import Element, Http, Settings
 from daemon.errors import Refused
 from daemon.model import Change, ChangeType, Page
 from daemon.plans import ResourcePlan
-from daemon.poller.reading import EPOCH, elements_fault, heard, identified
+from daemon.poller.reading import elements_fault, heard, identified
 
 BRAKE_LEAST = 10
 """So few deletions at once are never too many."""

@@ -61,7 +61,6 @@ class World:
             directory=directory,
             elements=registry,
             connections=self.connections,
-            writer=writer,
             public_url=PUBLIC,
             chance=lambda: 0.0,
         )
