@@ -15,12 +15,55 @@ import base64
 import binascii
 import hmac
 from collections.abc import Sequence
-from typing import Literal, assert_never
+from hashlib import sha256
+from typing import Any, Literal, assert_never
 
 Algorithm = Literal["sha1", "sha256", "sha512"]
 Encoding = Literal["hex", "base64", "base64url"]
 
 PREFIX = "whsec_"
+
+
+_BLOCK = 64  # bytes that SHA-256 takes in at a time
+_INNER = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER = bytes(byte ^ 0x5C for byte in range(256))
+
+
+class Signer:
+    """One signing key, for many bodies: `elements_signature` and `standard_signature` in half the time.
+
+    What HMAC makes of the key alone is made once, as RFC 2104 advises (section 4).  Raises `ValueError` for a text
+    that cannot be a key.
+    """
+
+    __slots__ = ("_elements", "_standard")
+
+    def __init__(self, text: str) -> None:
+        self._elements = _begun(text.encode())
+        self._standard = _begun(signing_key(text))
+
+    def elements(self, body: bytes) -> str:
+        """The value of `Elements-Webhook-Signature` for *body*."""
+        begun, end = self._elements
+        inner, outer = begun.copy(), end.copy()
+        inner.update(body)
+        outer.update(inner.digest())
+        return "sha256=" + _base64(outer.digest())
+
+    def standard(self, message_id: str, timestamp: int, body: bytes) -> str:
+        """The key's part of the value of `webhook-signature`."""
+        begun, end = self._standard
+        inner, outer = begun.copy(), end.copy()
+        inner.update(f"{message_id}.{timestamp}.".encode())
+        inner.update(body)
+        outer.update(inner.digest())
+        return "v1," + _base64(outer.digest())
+
+
+def _begun(key: bytes) -> tuple[Any, Any]:
+    """The two hashes of HMAC-SHA256, begun with *key*."""
+    padded = (sha256(key).digest() if len(key) > _BLOCK else key).ljust(_BLOCK, b"\0")
+    return sha256(padded.translate(_INNER)), sha256(padded.translate(_OUTER))
 
 
 def elements_signature(key: str, body: bytes) -> str:

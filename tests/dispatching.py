@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -12,9 +12,10 @@ from heart import opening, until
 from daemon.backoff import Schedule
 from daemon.dispatcher import Delivery, Dispatcher
 from daemon.dispatcher.handshake import Handshakes
-from daemon.dispatcher.lane import Rules
+from daemon.dispatcher.items import Rules
 from daemon.dispatcher.sending import Letterhead
 from daemon.notifications import Notification, format_of
+from daemon.outbound.target import Target
 from daemon.store import database, deliveries, log
 from daemon.store.database import Pool
 from daemon.store.directory import Directory
@@ -31,14 +32,33 @@ def headers_of(
     repeat: bool = False,
     agent: str = "tidings",
 ) -> list[tuple[str, str]]:
-    """The headers with which *notification* is sent at *now*."""
-    return Letterhead(settings, agent=agent).headers(
+    """The headers with which *notification* is sent at *now*, without those of HTTP itself."""
+    letterhead = Letterhead("http://receiver.test/", settings, agent=agent)
+    message = request_of(letterhead, notification, body, now, repeat=repeat)
+    headers, sent = taken_apart(message)
+    assert sent == body
+    return [pair for pair in headers if pair[0] not in {"Host", "Content-Length"}]
+
+
+def request_of(
+    letterhead: Letterhead, notification: Notification, body: bytes, now: float, *, repeat: bool
+) -> bytes:
+    """The request that sends *notification* at *now*."""
+    return letterhead.request(
         body,
         content_type=format_of(notification).content_type,
         message_id=notification.id,
         now=now,
         repeat=repeat,
     )
+
+
+def taken_apart(message: bytes) -> tuple[list[tuple[str, str]], bytes]:
+    """The headers and the body of a request, whose length must be what it says."""
+    head, _, body = message.partition(b"\r\n\r\n")
+    pairs = [tuple(line.split(": ", 1)) for line in head.decode("ascii").split("\r\n")[1:]]
+    assert pairs[-1] == ("Content-Length", str(len(body)))
+    return [(name, value) for name, value in pairs], body
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +111,12 @@ class Receiver:
         """Addresses that never answer."""
         self.waiting = 0
         self.most = 0
+
+    async def send(self, to: Target, message: bytes) -> Answered:
+        """One request, whole."""
+        headers, body = taken_apart(message)
+        path = message.split(b" ", 2)[1].decode()
+        return await self.post(to.origin + path, headers=headers, body=body)
 
     async def post(self, url: str, *, headers: Sequence[tuple[str, str]], body: bytes) -> Answered:
         """One request."""
@@ -219,7 +245,7 @@ class World:
 
     async def crash(self) -> None:
         """End everything without a last word."""
-        self.dispatcher._delivery = replace(self.dispatcher._delivery, drain=0.02)
+        self.dispatcher._drain_time = 0.02
         writing, *others = self._tasks
         for task in (writing, *others):
             task.cancel()

@@ -22,7 +22,7 @@ from dispatching import Answered, Clock, Receiver, World, dispatching
 from heart import change, connected, create_instance, dumped, hook, state
 from proxy import Proxy
 
-from daemon.dispatcher.lane import Rules
+from daemon.dispatcher.items import Rules
 from daemon.errors import Outage, Unanswered
 from daemon.store import projections
 from daemon.store.vault import Keys

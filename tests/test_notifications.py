@@ -21,11 +21,11 @@ from heart import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from daemon.dispatcher.dispatcher import _whole
+from daemon.dispatcher.tail import whole_notifications
 from daemon.model import Instance
 from daemon.notifications import Notification, StoredChange, render
-from daemon.store import deliveries, log
-from daemon.store.deliveries import Reader
+from daemon.store import deliveries, events, log
+from daemon.store.reader import Reader
 from daemon.store.vault import Keys
 from daemon.store.writer import Unit
 
@@ -95,7 +95,7 @@ def from_example(example: dict[str, Any]) -> Notification:
     return Notification(position, message["eventId"], appended, instance, (stored,), polled, None)
 
 
-def test_the_netsuite_example_comes_out_whole() -> None:
+def test_the_netsuite_example_comes_outwhole_notifications() -> None:
     """Given what the published example of 2018 tells of, the body is that example: keys, their order, types and values.
 
     One value differs: an organization is `accountId` and `companyId` alike, theirs had two numbers.
@@ -107,7 +107,7 @@ def test_the_netsuite_example_comes_out_whole() -> None:
     assert orjson.dumps(body) == orjson.dumps(example)
 
 
-def test_the_quickbooks_example_comes_out_whole() -> None:
+def test_the_quickbooks_example_comes_outwhole_notifications() -> None:
     """The same of the example of 2020, whose `raw` was published without when and what."""
     example = orjson.loads(QUICKBOOKS)
     body = orjson.loads(render(from_example(example)))
@@ -170,7 +170,7 @@ async def tailed(reader: Reader, conn: Any, limit: int) -> dict[int, bytes]:
     head = 0
     while True:
         rows = await log.changes_after(conn, head, limit)
-        whole = _whole(rows, limit)
+        whole = whole_notifications(rows, limit)
         for row in whole:
             if row["kind"] != "change":
                 reader.forget(row["instance_id"])
@@ -187,7 +187,7 @@ async def caught_up(reader: Reader, conn: Any, instance: int, limit: int) -> dic
     read = 0
     while True:
         rows = await log.changes_of_instance(conn, instance, read, limit)
-        for notification in await reader.notifications(_whole(rows, limit)):
+        for notification in await reader.notifications(whole_notifications(rows, limit)):
             made[notification.position] = render(notification)
             read = notification.last
         if len(rows) < limit:
@@ -292,9 +292,9 @@ def test_events_are_listed_newest_first_with_their_state(dsn: str, keys: Keys, r
             await w.append(poll(instance, *many))
             await w.append(hook(instance, *[change(n) for n in range(45)]))
             await w.append(poll(other, change(1)))
-            listed: list[deliveries.StoredEvent] = []
+            listed: list[events.StoredEvent] = []
             before = None
-            while page := await deliveries.events(conn, instance, before=before, limit=3):
+            while page := await events.events(conn, instance, before=before, limit=3):
                 listed += page
                 before = page[-1].position
             assert [e.position for e in listed] == sorted(
@@ -306,12 +306,12 @@ def test_events_are_listed_newest_first_with_their_state(dsn: str, keys: Keys, r
                 instance, first.position, "delivered", 1, None, 1, 200, None, doubtful=False
             )
             await w.append(Unit([deliveries.entry([], [done])]))
-            one = await deliveries.event(conn, LOG_ID, instance, first.id)
+            one = await events.event(conn, LOG_ID, instance, first.id)
             assert one is not None
             assert (first.status, one.status) == ("RECEIVED", "NOTIFIED")
             assert one.notified is not None
             assert orjson.loads(one.notified)["message"]["raw"] == orjson.loads(one.raw)
-            assert await deliveries.event(conn, LOG_ID, other, first.id) is None
-            assert await deliveries.event(conn, LOG_ID, instance, "x" * 20) is None
+            assert await events.event(conn, LOG_ID, other, first.id) is None
+            assert await events.event(conn, LOG_ID, instance, "x" * 20) is None
 
     run(main())

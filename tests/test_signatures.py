@@ -7,11 +7,12 @@ import json
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from daemon.signatures import (
+    Signer,
     elements_signature,
     hmac_digest,
     signing_key,
@@ -34,6 +35,24 @@ def standard_headers(keys, *, body=BODY, message_id="msg_1", at=None):
         "webhook-timestamp": str(at),
         "webhook-signature": standard_signature(keys, message_id, at, body),
     }
+
+
+@given(
+    key=st.text(st.characters(codec="utf-8"), min_size=1, max_size=150),
+    message_id=st.from_regex(r"[A-Za-z0-9_-]{1,30}", fullmatch=True),
+    timestamp=st.integers(0, 2**40),
+    body=st.binary(max_size=300),
+)
+def test_a_signer_signs_as_the_functions_do(
+    key: str, message_id: str, timestamp: int, body: bytes
+) -> None:
+    """What is made of a key once and used for many bodies gives the signatures that HMAC gives each time."""
+    assume(not key.startswith("whsec_"))
+    signer = Signer(key)
+    for _ in range(2):
+        assert signer.elements(body) == elements_signature(key, body)
+        expected = standard_signature([signing_key(key)], message_id, timestamp, body)
+        assert signer.standard(message_id, timestamp, body) == expected
 
 
 def test_the_documented_elements_vector():

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from daemon.errors import TidingsError
-from daemon.store import deliveries
+from daemon.store import events
 from daemon.store.database import Pool, is_outage
 
 MOST = 1000
@@ -88,7 +88,7 @@ class Arrivals:
 
     async def _ask(self, asked: Sequence[_Waiting]) -> None:
         try:
-            found = await deliveries.have_next(
+            found = await events.have_next(
                 self._pool, [(one.instance_id, one.after) for one in asked]
             )
         except Exception as error:

@@ -28,7 +28,7 @@ from daemon.errors import Invalid, NotFound
 from daemon.model import Instance
 from daemon.store import deliveries as store
 from daemon.store import log
-from daemon.store.deliveries import Reader
+from daemon.store.reader import Reader
 from daemon.store.writer import Unit
 
 PAGES_MOST = 20

@@ -13,12 +13,12 @@ from daemon.api.auth import caller, instance_of
 from daemon.api.bodies import Event, PollerRecord
 from daemon.api.context import CONTEXT, Context
 from daemon.api.operations import Operation, Parameter, of_instance
-from daemon.api.provision import plans_of
+from daemon.elements.watching import polled
 from daemon.errors import Invalid, NotFound
 from daemon.model import Change, ChangeType, Instance
 from daemon.plans import ResourcePlan, refresh_interval
-from daemon.store import deliveries, log, objects
-from daemon.store.deliveries import StoredEvent
+from daemon.store import events, log, objects
+from daemon.store.events import StoredEvent
 from daemon.store.writer import Intake, Unit
 from daemon.webhook_urls import encode_id
 
@@ -53,7 +53,7 @@ async def every(request: web.Request) -> web.Response:
         if name in request.query:
             raise Invalid({name: "goes with after; without, pageSize says how many"})
     asked = paging.asked(request, most=MOST)
-    found = await deliveries.events(context.pool, instance.id, before=asked.mark, limit=asked.size)
+    found = await events.events(context.pool, instance.id, before=asked.mark, limit=asked.size)
     token = asked.token(found[-1].position) if len(found) == asked.size else None
     url = await blocks.webhook_url(context, instance)
     return blocks.respond(
@@ -70,10 +70,10 @@ async def _pull(request: web.Request, context: Context, instance: Instance) -> w
     after = _number(request, "after", 0, 2**62 - 1, usual=0)
     limit = _number(request, "limit", 1, MOST, usual=MOST)
     wait = _number(request, "wait", 0, WAIT_MOST, usual=0)
-    found = await deliveries.next_events(context.pool, instance.id, after=after, limit=limit)
+    found = await events.next_events(context.pool, instance.id, after=after, limit=limit)
     if not found and wait:
         await context.arrivals.wait(instance.id, after, wait)
-        found = await deliveries.next_events(context.pool, instance.id, after=after, limit=limit)
+        found = await events.next_events(context.pool, instance.id, after=after, limit=limit)
     url = await blocks.webhook_url(context, instance)
     return blocks.respond(
         [_event(context, instance, one, url) for one in found],
@@ -108,9 +108,7 @@ async def test(request: web.Request) -> web.Response:
     receipt = await context.writer.append(Unit(intakes=[Intake(instance.id, [change], raw=raw)]))
     if not receipt.appended:
         raise NotFound(f"instance {instance.id} was deleted")
-    found = await deliveries.next_events(
-        context.pool, instance.id, after=receipt.position - 1, limit=1
-    )
+    found = await events.next_events(context.pool, instance.id, after=receipt.position - 1, limit=1)
     url = await blocks.webhook_url(context, instance)
     return blocks.respond(_event(context, instance, found[0], url))
 
@@ -120,7 +118,7 @@ async def show(request: web.Request) -> web.Response:
     _, instance = await instance_of(request)
     context = request.app[CONTEXT]
     log_id = await log.log_id(context.pool)
-    found = await deliveries.event(context.pool, log_id, instance.id, request.match_info["eventId"])
+    found = await events.event(context.pool, log_id, instance.id, request.match_info["eventId"])
     if found is None:
         raise NotFound(f"instance {instance.id} has no event of that id")
     url = await blocks.webhook_url(context, instance)
@@ -161,12 +159,10 @@ async def _records(request: web.Request, *, given_up: bool = False) -> web.Respo
 
 def _polled(context: Context, instance: Instance) -> Iterable[tuple[ResourcePlan, float]]:
     """What is polled of *instance* while it is switched on, and every how many seconds."""
-    if not instance.notifies:
-        return
     try:
         element = context.elements.get(instance.element_key)
         plans, interval = (
-            plans_of(element, instance.configuration),
+            polled(element, instance),
             refresh_interval(instance.configuration),
         )
     except (Invalid, NotFound):

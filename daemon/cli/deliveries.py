@@ -22,10 +22,10 @@ from daemon.cli.outcome import Failed
 from daemon.dates import DatePattern
 from daemon.errors import NotFound
 from daemon.service import Base
+from daemon.store import alerts, instances, log
 from daemon.store import deliveries as store
-from daemon.store import instances, log
 from daemon.store.database import Db
-from daemon.store.deliveries import Reader
+from daemon.store.reader import Reader
 from daemon.store.log import Entry
 from daemon.store.writer import Unit, append_once
 
@@ -406,7 +406,7 @@ async def _switch(app: App, callback_id: int, kind: str, reason: str | None = No
         if (callback["state"] == "disabled") == (kind == "callback.disabled"):
             return [], False
         entry = store.callback_entry(kind, callback_id, callback["instance_id"], reason)
-        return [entry], True
+        return [alerts.by_hand(entry, getpass.getuser())], True
 
     async with app.base() as base:
         changed: bool = await _append(base, entries)

@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from daemon.dispatcher.sending import Answer, Verdict, credentials, judge, shown
@@ -128,9 +128,8 @@ class Handshakes:
             return Verdict(delivered=False, error=shown(f"handshake: {error}"))
         verdict = judge(answer)
         if not verdict.delivered:
-            return replace(
-                verdict, gone=False, error=shown(f"handshake: OPTIONS was {verdict.error}")
-            )
+            said = shown(f"handshake: OPTIONS was {verdict.error}")
+            return verdict._replace(gone=False, error=said)
         allowed = (answer.headers.get("webhook-allowed-origin") or "").strip()
         if allowed != "*" and allowed.lower() != self.origin.lower():
             said = f"is {allowed!r}" if allowed else "is missing"

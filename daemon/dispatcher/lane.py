@@ -29,113 +29,18 @@ The invariants, each with its property test:
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from enum import Enum, auto
 from heapq import heapify, heappop, heappush
 from itertools import islice
 
-from daemon.backoff import Chance, Exponential
+from daemon.backoff import Chance
+from daemon.dispatcher.foresight import Foresight
+from daemon.dispatcher.gate import Gate
+from daemon.dispatcher.items import Doubt, Item, Object, Replay, Rules, State
+from daemon.dispatcher.order import Order
 from daemon.notifications import Notification
 from daemon.store.deliveries import Outcome, Progress
 
-Object = tuple[str, str]
-
-PACE_SLACK = 0.05
-"""Seconds by which an attempt may have been late and the next ones come sooner for it, so that a rate is reached."""
-
-PERIOD = 1.0
-"""Seconds for which a reservation that nothing used is kept."""
-
-ASKING = Exponential(base=5.0, most=900.0)
-
 OK = 200  # what is recorded of a notification that the receiver says it has
-
-
-class State(Enum):
-    """Where a notification is, as this process sees it."""
-
-    FRESH = auto()
-    RETRYING = auto()
-    RESERVING = auto()
-    WAITING = auto()
-    IN_FLIGHT = auto()
-    IN_DOUBT = auto()
-    ASKING = auto()
-    HELD = auto()
-    SETTLED = auto()
-
-
-class Doubt(Enum):
-    """What is done about a notification that may have been accepted: `event.notification.redelivery`, `…receipts`."""
-
-    RESEND = auto()
-    ASK = auto()
-    HOLD = auto()
-
-
-@dataclass(slots=True, eq=False)
-class Item:
-    """One unsettled notification.  *notification* is None when it must be read from the log again."""
-
-    position: int
-    objects: frozenset[Object]
-    notification: Notification | None = None
-    state: State = State.FRESH
-    attempts: int = 0
-    due: float = 0.0
-    doubtful: bool = False
-    blockers: int = 0  # objects of which an earlier notification is unsettled
-    parked: bool = False  # has a row of its own
-    probe: bool = False
-    asked: int = 0  # questions about it that were answered, and not with yes or no
-    overruled: bool = False  # a person settled it while it was in flight
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What holds for a lane."""
-
-    window: int = 256
-    """Fresh notifications that may be out of the log and without a row."""
-    ahead: int = 10_000
-    """Positions reserved beyond the log's head, so that one row serves many notifications."""
-    parked: int = 5_000
-    """Unsettled notifications with a row that are kept in mind; when there are more, the lane stops reading."""
-    concurrency: int = 8
-    breaker: int = 10
-    """Failures in a row, with nothing accepted between, that open the breaker."""
-    probe_first: float = 1.0
-    probe_most: float = 300.0
-    """Seconds between probes of an open breaker: doubling from the first to the most."""
-    rate: float = 0.0
-    """Attempts a second at most; 0 for no limit."""
-    doubt: Doubt = Doubt.RESEND
-    ask_after: float = 2.0
-    """Seconds from an attempt without an answer to the question what became of it."""
-    asking: Exponential = ASKING
-    """Between two questions about the same."""
-
-
-@dataclass(frozen=True, slots=True)
-class Replay:
-    """What a replay's lane sends again: of its instance, up to *until*, of one type or object where that is given.
-
-    *url* is where to, None for a callback: that of the instance *to*, or else the instance's own; with *as_new*
-    under new ids.
-    """
-
-    until: int
-    object_type: str | None = None
-    object_id: str | None = None
-    url: str | None = None
-    to: int | None = None
-    as_new: bool = False
-
-    def selects(self, notification: Notification) -> bool:
-        """Whether *notification* is about what is wanted."""
-        return any(
-            self.object_type in {None, kind} and self.object_id in {None, object_id}
-            for kind, object_id in notification.objects
-        )
 
 
 @dataclass(slots=True)
@@ -154,21 +59,17 @@ class Lane:
     reading: bool = False  # somebody reads the log for it
     partial: bool = False  # there are more unsettled rows than it has in mind
     restored: int = 0  # of a partial one: it has all rows up to here
-    failing: float | None = None  # since when nothing was accepted
     read: int = 0  # the log is loaded up to here
     skip: set[int] = field(default_factory=set)  # above the cursor, with a row already
+    gate: Gate = field(default_factory=Gate)
     in_flight: int = 0
-    failures: int = 0  # in a row
-    probe_at: float = 0.0  # an open breaker lets one through then
-    not_before: float = 0.0  # the receiver asked for quiet (Retry-After)
-    next_at: float = 0.0  # the rate lets the next attempt go then
     questions: int = 0  # under way
     silent: int = 0  # questions in a row that nobody answered
     ask_at: float = 0.0  # while nobody does, the next goes then
     _items: dict[int, Item] = field(default_factory=dict)
     _later: dict[int, Item] = field(default_factory=dict)  # restored, and not read yet
     _fresh: dict[int, Item] = field(default_factory=dict)  # without a row, in order of position
-    _queues: dict[Object, deque[Item]] = field(default_factory=dict)
+    _order: Order = field(default_factory=Order)
     _ready: deque[Item] = field(default_factory=deque)
     _due: list[tuple[float, int]] = field(default_factory=list)
     _reserving: list[Item] = field(default_factory=list)
@@ -176,14 +77,11 @@ class Lane:
     _outcomes: dict[int, Outcome] = field(default_factory=dict)
     _flushing: int = 0  # fresh ones whose row is being written
     _writing: int = 0  # flushes that are not committed yet
-    _taken: int = 0  # in this period
-    _period: float = 0.0  # when it began
-    _counted: int = 0  # of _taken, at the last flush
-    _soon: int = 0  # so many are likely to go before the next flush
+    _out: set[int] = field(default_factory=set)  # fresh ones in flight
+    _foresight: Foresight = field(default_factory=Foresight)
     _narrowed: int = -1  # what a flush made `reserved` to be that left some out
     _left: int = 0  # of _fresh: delivered or dead, and gone from _items
     _may_park: bool = False  # something changed since it was seen that no fresh one is stuck
-
     finished: bool = False  # a replay's end is written
 
     def __post_init__(self) -> None:
@@ -261,7 +159,7 @@ class Lane:
     def restore(
         self,
         position: int,
-        objects: frozenset[Object],
+        objects: tuple[Object, ...],
         state: State,
         attempts: int,
         due: float,
@@ -300,16 +198,12 @@ class Lane:
 
     def follow(self, before: "Lane") -> None:
         """Go on as *before*, the lane that it replaces: as quiet, with the breaker as it was."""
-        self.failures, self.probe_at = before.failures, before.probe_at
+        self.gate.follow(before.gate)
         self.silent, self.ask_at = before.silent, before.ask_at
-        self.not_before, self.failing = before.not_before, before.failing
 
     def _enter(self, item: Item) -> None:
         self._items[item.position] = item
-        for key in item.objects:
-            queue = self._queues.setdefault(key, deque())
-            item.blockers += bool(queue)
-            queue.append(item)
+        self._order.enter(item)
 
     # ── what goes out ────────────────────────────────────────────────────────────────────────────────
 
@@ -323,38 +217,35 @@ class Lane:
 
         Its attempt is durable.  The caller sends it and calls `answered`.
         """
-        if self.paused or now < max(self.not_before, self.next_at):
+        if self.paused or not self.gate.admits(now, self.in_flight, self.rules):
             return None
-        if self.in_flight >= self.rules.concurrency:
-            return None
-        probing = self.failures >= self.rules.breaker
-        if probing and (self.in_flight or now < self.probe_at):
-            return None
-        self.not_before = 0.0
-        while self._ready:
-            item = self._ready[0]
-            if item.state not in {State.FRESH, State.RESERVING} or item.blockers:
-                self._ready.popleft()
+        self.gate.not_before = 0.0  # the quiet is over
+        ready = self._ready
+        while ready:
+            item = ready[0]
+            state = item.state
+            if item.blockers or (state is not State.FRESH and state is not State.RESERVING):
+                ready.popleft()
                 continue
-            if not item.parked and item.position > self.reserved:
-                return None  # a reservation is needed first; see `wants_flush`
-            self._ready.popleft()
+            if not item.parked:
+                if item.position > self.reserved:
+                    return None  # a reservation is needed first; see `wants_flush`
+                self._out.add(item.position)
+            ready.popleft()
             item.state = State.IN_FLIGHT
-            item.probe = probing
+            item.probe = self.gate.is_open(self.rules)
             self.in_flight += 1
-            self._taken += 1
-            if self.rules.rate:
-                # What timers made late is made good, but no more than that.
-                self.next_at = max(self.next_at, now - PACE_SLACK) + 1 / self.rules.rate
+            self._foresight.taken()
+            self.gate.passed(now, self.rules)
             return item
         return None
 
     def wake_due(self, now: float) -> None:
         """Move retries whose time has come on: their attempt is written with the next flush."""
-        if self.paused or now < self.not_before:
+        if not self._due or self.paused or now < self.gate.not_before:
             return
-        probing = self.failures >= self.rules.breaker
-        if probing and now < self.probe_at:
+        probing = self.gate.is_open(self.rules)
+        if probing and now < self.gate.probe_at:
             return
         while self._due and self._due[0][0] <= now:
             if probing and (self._reserving or self._ready or self.in_flight):
@@ -398,20 +289,20 @@ class Lane:
 
     def next_time(self) -> float | None:
         """When `wake_due` or `take` has something that it has not now; None when only an event changes that."""
-        probing = self.failures >= self.rules.breaker
+        gate, probing = self.gate, self.gate.is_open(self.rules)
         if self.paused or self.in_flight >= (1 if probing else self.rules.concurrency):
             return None
         times = [self._due[0][0]] if self._due else []
         if self._asking and self.silent and not self.questions:
             times.append(self.ask_at)
-        pace = max(self.not_before, self.next_at)
+        pace = max(gate.not_before, gate.next_at)
         if self._ready and pace:
             times.append(pace)
         if not times and not self._ready:
             return None
-        floor = self.not_before
+        floor = gate.not_before
         if probing:
-            floor = max(floor, self.probe_at)
+            floor = max(floor, gate.probe_at)
             times.append(floor)
         return max(min(times), floor) if times else None
 
@@ -420,10 +311,10 @@ class Lane:
     def delivered(self, item: Item, now: float, status: int) -> None:
         """The receiver accepted *item*."""
         self.in_flight -= 1
-        was_open = self.failures >= self.rules.breaker
+        self._out.discard(item.position)
+        was_open = self.gate.is_open(self.rules)
         item.overruled = False  # it was accepted, and nobody can have known better
-        # Not `not_before`: it may be another attempt's answer that asked for quiet.
-        self.failures, self.failing, self.probe_at = 0, None, 0.0
+        self.gate.accepted()
         self._record(item, "delivered", now, attempts=item.attempts + 1, status=status)
         self._leave(item)
         if was_open:
@@ -449,7 +340,9 @@ class Lane:
         *delay* is until the next attempt, None when the schedule has ended; *doubtful* when it may have been
         accepted all the same; *quiet* seconds the receiver wants to be left alone; *jitter* in -1..1.
         """
-        self._trouble(now, probe=item.probe, quiet=quiet, jitter=jitter)
+        self.in_flight -= 1
+        self._out.discard(item.position)
+        self.gate.failed(now, self.rules, probe=item.probe, quiet=quiet, jitter=jitter)
         if item.overruled:
             self._settled(item)
             return
@@ -474,20 +367,6 @@ class Lane:
         self._record(
             item, "retrying", now, attempts=attempts, due=item.due, status=status, error=error
         )
-
-    def _trouble(self, now: float, *, probe: bool, quiet: float, jitter: float) -> None:
-        self.in_flight -= 1
-        # Attempts that were out together when the breaker opened are one outage: only a failed probe adds to the pause.
-        if probe or self.failures < self.rules.breaker:
-            self.failures += 1
-        if self.failing is None:
-            self.failing = now
-        if self.failures >= self.rules.breaker:
-            over = min(self.failures - self.rules.breaker, 20)
-            pause = min(self.rules.probe_first * 2**over, self.rules.probe_most)
-            self.probe_at = now + pause * (1 + 0.2 * jitter)
-        if quiet:
-            self.not_before = max(self.not_before, now + quiet)
 
     def _doubt(self, item: Item, now: float, *, attempts: int, error: str) -> None:
         """*item* may have been accepted, and this callback does not want it again unless it was not."""
@@ -568,7 +447,7 @@ class Lane:
 
     def retry_now(self, now: float) -> None:
         """Bring every retry forward: the callback was enabled, or a person said so."""
-        self.failures, self.probe_at, self.not_before, self.failing = 0, 0.0, 0.0, None
+        self.gate.forgive()
         for item in self._items.values():
             if item.state is State.RETRYING:
                 self._retry_at(item, now)
@@ -612,16 +491,8 @@ class Lane:
         """*item* is settled: the next about each of its objects may go."""
         del self._items[item.position]
         self._left += item.position in self._fresh
-        for key in item.objects:
-            queue = self._queues[key]
-            queue.popleft()
-            if not queue:
-                del self._queues[key]
-                continue
-            follower = queue[0]
-            follower.blockers -= 1
-            if follower.blockers == 0:
-                self._free(follower)
+        for follower in self._order.leave(item):
+            self._free(follower)
 
     def _free(self, item: Item) -> None:
         if item.state is State.FRESH:
@@ -692,37 +563,25 @@ class Lane:
         Where more are ready than will soon go, only those that will; where fewer are, what the log has and what
         comes next, so that it goes at once.
         """
-        self._foresee(now)
+        soon = self._foresight.flush(now, self.rules)
         if not self._fresh:
             return self.reserved
-        if len(self._ready) <= self._soon:
+        if len(self._ready) <= soon:
             reserved = max(self.reserved, next(reversed(self._fresh)))
             return max(reserved, head + self.rules.ahead) if self._low(head) else reserved
-        out = [p for p, item in self._fresh.items() if item.state is State.IN_FLIGHT]
-        wanted = [item.position for item in islice(self._ready, self._soon) if not item.parked]
-        reserved = max([self.cursor, *out, *wanted])
+        wanted = [item.position for item in islice(self._ready, soon) if not item.parked]
+        reserved = max([self.cursor, *self._out, *wanted])
         if self._writing > 1:
             return max(reserved, self.reserved)  # a flush that is not committed may say more
         self.reserved = min(self.reserved, reserved)  # nothing beyond goes from here on
         self._narrowed = reserved
         return reserved
 
-    def _foresee(self, now: float) -> None:
-        """How many will soon go: twice as many as were reserved where most of those went, else what a PERIOD shows."""
-        least = self.rules.concurrency
-        self._soon = max(self._soon, least)
-        if now - self._period >= PERIOD:
-            self._soon = max(min(self._soon, 4 * self._taken), least)
-            self._period, self._taken, self._counted = now, 0, 0
-        if 2 * (self._taken - self._counted) >= self._soon:
-            self._soon = min(2 * self._soon, max(self.rules.window, least))
-        self._counted = self._taken
-
     @property
     def idly_reserved(self) -> bool:
         """Whether more is reserved than goes, perhaps: all of it would be in doubt after a crash."""
         many = 2 * self.rules.concurrency
-        if len(self._ready) <= many or self.reserved == self._narrowed:
+        if self.reserved == self._narrowed or len(self._ready) <= many:
             return False
         return not self._ready[many].parked and self._ready[many].position <= self.reserved
 
@@ -758,7 +617,7 @@ class Lane:
 
     @property
     def _failing_ms(self) -> int | None:
-        return None if self.failing is None else int(self.failing * 1000)
+        return None if self.gate.failing is None else int(self.gate.failing * 1000)
 
     def _low(self, head: int) -> bool:
         return self.rules.ahead > 0 and self.reserved < head + self.rules.ahead // 2
@@ -772,8 +631,10 @@ class Lane:
         """Whether a fresh one is behind one that has a row or gets one with the next flush."""
         if item.state is not State.FRESH or not item.blockers:
             return False
-        heads = [self._queues[key][0] for key in item.objects]
-        return any(head.parked or head.state in {State.RETRYING, State.WAITING} for head in heads)
+        return any(
+            first.parked or first.state in {State.RETRYING, State.WAITING}
+            for first in self._order.firsts(item)
+        )
 
     def _park_blocked(self) -> None:
         """Fresh ones that are stuck get a row, so that the cursor can pass them."""

@@ -2,16 +2,16 @@
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import orjson
 
 from daemon.backoff import retry_after
 from daemon.errors import Invalid, NotSent, Unanswered
 from daemon.notifications.signing import Seal
+from daemon.outbound.target import Target, lines, target
 
 RETRY_AFTER_MOST = 86_400.0  # seconds: a receiver that asks for more is tried once a day
 
@@ -34,19 +34,20 @@ class Answer(Protocol):
 
 
 class Sender(Protocol):
-    """Sends a POST and gives the answer, whatever its status.
+    """Sends a request and gives the answer, whatever its status.
 
     Raises `NotSent` when not a byte left, `Unanswered` when the receiver may have acted, `Invalid` for an address
     or headers that can never be sent.
     """
+
+    async def send(self, to: Target, message: bytes) -> Answer: ...
 
     async def post(
         self, url: str, *, headers: Sequence[tuple[str, str]], body: bytes
     ) -> Answer: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What an attempt came to.
 
     *doubtful*: it may have been accepted all the same.  *quiet*: seconds for which the receiver wants no more.
@@ -62,21 +63,25 @@ class Verdict:
 
 
 class Letterhead:
-    """What all requests to one callback have in common, worked out once for its *settings* (secrets in clear).
+    """What all requests to one callback have in common, written once for its *url* and *settings* (secrets in clear).
 
-    *agent* is the User-Agent, unless the callback wants another.
+    *agent* is the User-Agent, unless the callback wants another.  Raises `Invalid` for a URL or headers that can
+    never be sent.
     """
 
-    __slots__ = ("_common", "_seal", "settings")
+    __slots__ = ("_beginning", "_seal", "settings", "to", "url")
 
-    def __init__(self, settings: Mapping[str, str], *, agent: str = "tidings") -> None:
+    def __init__(self, url: str, settings: Mapping[str, str], *, agent: str = "tidings") -> None:
+        self.url = url
         self.settings = settings
-        self._common = credentials(settings)
-        if all(name.lower() != "user-agent" for name, _ in self._common):
-            self._common.insert(0, ("user-agent", agent))
+        self.to = target(url)
+        common = credentials(settings)
+        if all(name.lower() != "user-agent" for name, _ in common):
+            common.insert(0, ("user-agent", agent))
+        self._beginning = f"POST{self.to.line}{lines(common)}"
         self._seal = Seal(settings)
 
-    def headers(
+    def request(
         self,
         body: bytes,
         *,
@@ -85,25 +90,23 @@ class Letterhead:
         now: float,
         repeat: bool,
         origin: str | None = None,
-    ) -> list[tuple[str, str]]:
-        """The headers of one attempt: the id twice, both signatures where there is a key, and the callback's own.
+    ) -> bytes:
+        """One attempt, whole: the id twice, both signatures where there is a key, the callback's own headers, *body*.
 
         With *repeat*, the receiver may have had it already and is told so.  *origin* is who we are, where the
         receiver agreed to be sent to.  Raises `ValueError` for a signature key that cannot be one.
         """
-        sent = [
-            ("content-type", content_type),
-            ("Elements-Webhook-Id", message_id),
-            ("webhook-id", message_id),
-            ("webhook-timestamp", str(int(now))),
-            *self._seal.signatures(body, message_id=message_id, now=now),
-        ]
-        if repeat:
-            sent.append(("webhook-redelivery", "possible"))
-        if origin is not None:
-            sent.append(("WebHook-Request-Origin", origin))
-        sent += self._common
-        return sent
+        signed = ""
+        for name, value in self._seal.signatures(body, message_id=message_id, now=now):
+            signed += f"{name}: {value}\r\n"
+        marked = "webhook-redelivery: possible\r\n" if repeat else ""
+        agreed = "" if origin is None else lines([("WebHook-Request-Origin", origin)])
+        # Nothing here but `origin` comes from outside: no value can end its line.
+        return (
+            f"{self._beginning}content-type: {content_type}\r\n"
+            f"Elements-Webhook-Id: {message_id}\r\nwebhook-id: {message_id}\r\nwebhook-timestamp: {int(now)}\r\n"
+            f"{signed}{marked}{agreed}Content-Length: {len(body)}\r\n\r\n"
+        ).encode("ascii") + body
 
 
 def credentials(settings: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -135,12 +138,10 @@ def own_headers(text: str | None) -> list[tuple[str, str]]:
     return [(name.strip(), value.strip()) for name, colon, value in parts if colon and name.strip()]
 
 
-async def attempt(
-    sender: Sender, url: str, sent: Sequence[tuple[str, str]], body: bytes
-) -> Verdict:
+async def attempt(sender: Sender, to: Target, message: bytes) -> Verdict:
     """Send once; never raises for what the outside does."""
     try:
-        answer = await sender.post(url, headers=sent, body=body)
+        answer = await sender.send(to, message)
     except (NotSent, Invalid) as error:
         return Verdict(delivered=False, error=shown(str(error)))
     except Unanswered as error:

@@ -8,11 +8,11 @@ goes on signing beside the new one for a while: in `webhook-signature`, which ma
 which may hold one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from daemon.dates import iso_seconds
-from daemon.signatures import elements_signature, signing_key, standard_signature
+from daemon.signatures import Signer
 
 KEY = "event.notification.signature.key"
 PREVIOUS = "event.notification.signature.key.previous"
@@ -84,26 +84,32 @@ class Seal:
     The keys are read once; a time at which the old one ends is looked at with each request.
     """
 
-    __slots__ = ("_both", "_one", "_settings")
+    __slots__ = ("_rotating", "_settings", "_signers")
 
     def __init__(self, settings: Mapping[str, str]) -> None:
-        key, previous = settings.get(KEY), settings.get(PREVIOUS)
         self._settings = settings
-        self._one = (key,) if key else ()
-        self._both = (key, previous) if key and previous else None
+        self._rotating = bool(settings.get(KEY) and settings.get(PREVIOUS))
+        self._signers: list[Signer] = []
 
     def signatures(self, body: bytes, *, message_id: str, now: float) -> list[tuple[str, str]]:
         """The headers that sign *body*; none without a key.  Raises `ValueError` for a key that cannot be one."""
-        keys = self._one if self._both is None else keys_at(self._settings, now)
-        if not keys:
+        signers = self._signers_at(now)
+        if not signers:
             return []
-        signed = [
-            (name, elements_signature(key, body)) for name, key in zip(HEADERS, keys, strict=False)
-        ]
-        standard = standard_signature(
-            [signing_key(key) for key in keys], message_id, int(now), body
-        )
-        return [*signed, ("webhook-signature", standard)]
+        signed: list[tuple[str, str]] = []
+        standard = ""
+        for name, signer in zip(HEADERS, signers, strict=False):
+            signed.append((name, signer.elements(body)))
+            standard += (" " if standard else "") + signer.standard(message_id, int(now), body)
+        signed.append(("webhook-signature", standard))
+        return signed
+
+    def _signers_at(self, now: float) -> Sequence[Signer]:
+        if self._rotating or not self._signers:
+            keys = keys_at(self._settings, now)
+            if len(keys) != len(self._signers):
+                self._signers = [Signer(key) for key in keys]
+        return self._signers
 
 
 def _overlaps(since: str | None, hours: str | None, now: float) -> bool:

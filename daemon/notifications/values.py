@@ -1,15 +1,14 @@
 """A notification, as it is read from the log."""
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import orjson
 
 from daemon.model import Instance
 
 
-@dataclass(frozen=True, slots=True)
-class StoredChange:
+class StoredChange(NamedTuple):
     """One change as the log has it; *data* is JSON text, None for what only a webhook's body shows."""
 
     position: int
@@ -20,8 +19,7 @@ class StoredChange:
     data: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Notification:
+class Notification(NamedTuple):
     """Consecutive changes of one instance and one object type, which travel together.
 
     *position* is that of the first change, *id* its event id, *instance* as it was then.  *polled* is when
@@ -42,9 +40,12 @@ class Notification:
         return self.changes[-1].position
 
     @property
-    def objects(self) -> frozenset[tuple[str, str]]:
-        """The objects that it is about: (type, id)."""
-        return frozenset((change.object_type, change.object_id) for change in self.changes)
+    def objects(self) -> tuple[tuple[str, str], ...]:
+        """The objects that it is about, each once: (type, id)."""
+        if len(self.changes) == 1:
+            only = self.changes[0]
+            return ((only.object_type, only.object_id),)
+        return tuple({(change.object_type, change.object_id): None for change in self.changes})
 
 
 def raw(notification: Notification) -> bytes:

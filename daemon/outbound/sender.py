@@ -94,15 +94,13 @@ class Sender:
         that can never be sent, `NotSent` (of which `AddressRefused` and `CertificateRefused` want a
         person), `Unanswered`.  Being cancelled closes the connection in use.
         """
-        began = self._clock()
         to = target(url)
-        # A list is what a delivery has; to ask whether it is a mapping costs more than to write it.
-        pairs = (
-            headers.items()
-            if not isinstance(headers, list) and isinstance(headers, Mapping)
-            else headers
-        )
-        message = head(method, to, pairs, len(body)) + body
+        pairs = headers.items() if isinstance(headers, Mapping) else headers
+        return await self.send(to, head(method, to, pairs, len(body)) + body)
+
+    async def send(self, to: Target, message: bytes) -> Answer:
+        """Send *message*, a whole request to *to*, and return what was answered; raises as `request` does."""
+        began = self._clock()
         total = asyncio.get_running_loop().time() + self._limits.total
         while True:
             connection, opened = self._idle(to) or await self._open(to, total)

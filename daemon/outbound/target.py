@@ -95,17 +95,21 @@ def head(method: str, to: Target, headers: Iterable[tuple[str, str]], length: in
     """
     if method not in METHODS:
         raise Invalid({"method": f"must be one of {', '.join(sorted(METHODS))}"})
-    parts = [method, to.line]
+    begun = method + to.line + lines(headers)
+    if length or method not in {"GET", "DELETE", "OPTIONS"}:
+        begun += f"Content-Length: {length}\r\n"
+    return f"{begun}\r\n".encode("ascii")
+
+
+def lines(headers: Iterable[tuple[str, str]]) -> str:
+    """*headers* as lines of a request's head; raises `Invalid` as `head` does."""
+    parts: list[str] = []
     for name, value in headers:
         # Printable ASCII has neither CR nor LF nor NUL: nobody smuggles a header or a request in a value.
         if not (value.isascii() and value.isprintable()):
             raise Invalid({f"headers.{_shown(name)}": "must be printable ASCII on one line"})
         parts += _name(name), value, "\r\n"
-    if length or method not in {"GET", "DELETE", "OPTIONS"}:
-        parts.append(f"Content-Length: {length}\r\n\r\n")
-    else:
-        parts.append("\r\n")
-    return "".join(parts).encode("ascii")
+    return "".join(parts)
 
 
 @lru_cache(maxsize=1024)

@@ -1,15 +1,12 @@
 """Callbacks, and what became of each notification there."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import NamedTuple
 
 import asyncpg
 import orjson
 
-from daemon.model import Instance
-from daemon.notifications import Notification, StoredChange, raw, render
-from daemon.store import instances, log
 from daemon.store.database import Db
 from daemon.store.log import Entry
 
@@ -112,22 +109,6 @@ SELECT count(*) FROM (
         LIMIT $4) AS change
 """
 
-NEXT_EVENTS = """
-SELECT log.position, d.state
-  FROM log LEFT JOIN deliveries AS d ON d.callback_id = $1 AND d.notification = log.position
- WHERE kind = 'change' AND instance_id = $1 AND position > $2 AND log.notification = position
- ORDER BY position
- LIMIT $3
-"""
-
-HAVE_NEXT = """
-SELECT number
-  FROM unnest($1::bigint[], $2::bigint[]) WITH ORDINALITY AS wanted (instance_id, after, number)
- WHERE EXISTS (SELECT FROM log
-                WHERE kind = 'change' AND log.instance_id = wanted.instance_id AND position > wanted.after
-                  AND notification = position)
-"""
-
 ATTEMPTS = """
 SELECT attempt, state, settled, status, error
   FROM attempts
@@ -137,21 +118,6 @@ SELECT attempt, state, settled, status, error
 
 ROWS_ABOVE = "SELECT notification FROM deliveries WHERE callback_id = $1 AND notification > $2"
 
-EVENTS = """
-SELECT first.notification, d.state
-  FROM (SELECT DISTINCT notification FROM (
-               SELECT notification FROM log
-                WHERE kind = 'change' AND instance_id = $1 AND position < $2
-                ORDER BY position DESC
-                LIMIT $3 * 20) AS recent
-         ORDER BY notification DESC
-         LIMIT $3) AS first
-  LEFT JOIN deliveries AS d ON d.callback_id = $1 AND d.notification = first.notification
- ORDER BY first.notification DESC
-"""
-
-STATE = "SELECT state FROM deliveries WHERE callback_id = $1 AND notification = $2"
-
 COUNTS = """
 SELECT callback_id, state, count(*) AS number FROM deliveries
  WHERE $1::bigint IS NULL OR callback_id = $1
@@ -159,12 +125,7 @@ SELECT callback_id, state, count(*) AS number FROM deliveries
 """
 
 
-LIVES_MOST = 5_000
-"""Instances of which a reader keeps in mind what they were and are."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of one notification at one callback; times in ms, since the epoch or as `entry` is told."""
 
     callback_id: int
@@ -178,8 +139,7 @@ class Outcome:
     doubtful: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """How far a callback is; *failing* in ms, since the epoch or as `entry` is told."""
 
     callback_id: int
@@ -187,18 +147,6 @@ class Progress:
     reserved: int
     finished: bool
     failing: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class StoredEvent:
-    """A notification as `GET /instances/{id}/events` shows it; *raw* and *notified* are JSON text."""
-
-    position: int
-    id: str
-    appended: datetime
-    status: str
-    raw: str
-    notified: str | None
 
 
 def entry(progress: Iterable[Progress], outcomes: Iterable[Outcome], *, later: int = 0) -> Entry:
@@ -323,138 +271,3 @@ async def rows_above(db: Db, callback_id: int, cursor: int) -> set[int]:
 async def counts(db: Db, callback_id: int | None = None) -> list[asyncpg.Record]:
     """How many rows each callback has in each state."""
     return await db.fetch(COUNTS, callback_id)
-
-
-class Reader:
-    """Makes notifications of log rows, each with its instance as it was then."""
-
-    def __init__(self, *, db: Db, log_id: bytes) -> None:
-        self._db = db
-        self._log_id = log_id
-        self._lives: dict[int, list[Instance]] = {}
-        self._forgotten = 0
-
-    def forget(self, instance_id: int) -> None:
-        """Read the instance's life anew next time: it has changed."""
-        self._lives.pop(instance_id, None)
-        self._forgotten += 1
-
-    async def notifications(self, rows: Sequence[asyncpg.Record]) -> list[Notification]:
-        """*rows* of the log, in order and whole notifications only, as notifications."""
-        missing = {row["source"] for row in rows if row["source"] is not None}
-        bodies: dict[int, str] = {}
-        for row in rows:
-            if row["source"] == row["position"]:
-                missing.discard(row["position"])
-                bodies[row["position"]] = row["data"]
-        if missing:
-            bodies |= await log.sources(self._db, list(missing))
-        found: list[Notification] = []
-        start = 0
-        for end in range(1, len(rows) + 1):
-            if end == len(rows) or rows[end]["notification"] != rows[start]["notification"]:
-                found.append(await self._notification(rows[start:end], bodies))
-                start = end
-        return found
-
-    async def _notification(
-        self, rows: Sequence[asyncpg.Record], bodies: dict[int, str]
-    ) -> Notification:
-        first = rows[0]
-        position: int = first["notification"]
-        return Notification(
-            position=position,
-            id=log.event_id(self._log_id, position),
-            appended=first["appended"],
-            instance=await self._instance(first["instance_id"], position),
-            changes=tuple(
-                [
-                    StoredChange(
-                        row["position"],
-                        row["object_type"],
-                        row["object_id"],
-                        row["change"],
-                        row["changed"],
-                        row["data"],
-                    )
-                    for row in rows
-                ]
-            ),
-            polled=first["polled"],
-            raw=None if first["source"] is None else bodies[first["source"]],
-        )
-
-    async def _instance(self, instance_id: int, position: int) -> Instance:
-        life = self._lives.get(instance_id)
-        if life is None:
-            forgotten = self._forgotten
-            rows = await log.life_of_instance(self._db, instance_id)
-            life = [instances.as_of(row, instance_id, rows[0]["appended"]) for row in rows]
-            # It tells all up to *position*; but if something came to it while it was read, not what follows.
-            if self._forgotten == forgotten:
-                while len(self._lives) >= LIVES_MOST:
-                    del self._lives[next(iter(self._lives))]
-                self._lives[instance_id] = life
-        return next(state for state in reversed(life) if state.revision < position)
-
-    def renamed(self, notification: Notification, replay: int) -> Notification:
-        """*notification* under the id that a replay with new ids gives it."""
-        return replace(notification, id=log.event_id(self._log_id, notification.position, replay))
-
-    async def read(self, notifications: Sequence[int]) -> list[Notification]:
-        """The notifications at these positions, in order."""
-        return await self.notifications(await log.changes_of_notifications(self._db, notifications))
-
-
-# What the documented API calls the states.
-_STATUS = {None: "RECEIVED", "delivered": "NOTIFIED"}
-
-
-async def events(db: Db, instance_id: int, *, before: int | None, limit: int) -> list[StoredEvent]:
-    """An instance's notifications, newest first, from below position *before*."""
-    reader = Reader(db=db, log_id=await log.log_id(db))
-    rows = await db.fetch(EVENTS, instance_id, 2**62 if before is None else before, limit)
-    states = {row["notification"]: row["state"] for row in rows}
-    found = await reader.read(sorted(states))
-    return [
-        _stored(notification, states[notification.position]) for notification in reversed(found)
-    ]
-
-
-async def next_events(db: Db, instance_id: int, *, after: int, limit: int) -> list[StoredEvent]:
-    """An instance's notifications in the order of the log, from above position *after*."""
-    rows = await db.fetch(NEXT_EVENTS, instance_id, after, limit)
-    states = {row["position"]: row["state"] for row in rows}
-    if not states:
-        return []
-    found = await Reader(db=db, log_id=await log.log_id(db)).read(list(states))
-    return [_stored(notification, states[notification.position]) for notification in found]
-
-
-async def have_next(db: Db, wanted: Sequence[tuple[int, int]]) -> list[int]:
-    """Of pairs (instance, position), the indices of those for which `next_events` would find something."""
-    ids = [instance_id for instance_id, _ in wanted]
-    after = [position for _, position in wanted]
-    return [row["number"] - 1 for row in await db.fetch(HAVE_NEXT, ids, after)]
-
-
-async def event(db: Db, log_id: bytes, instance_id: int, event_id: str) -> StoredEvent | None:
-    """The instance's notification of that id, None where it has none."""
-    position = log.position_of(log_id, event_id)
-    if position is None:
-        return None
-    found = await Reader(db=db, log_id=log_id).read([position])
-    if not found or found[0].instance.id != instance_id:
-        return None
-    return _stored(found[0], await db.fetchval(STATE, instance_id, position))
-
-
-def _stored(notification: Notification, state: str | None) -> StoredEvent:
-    return StoredEvent(
-        position=notification.position,
-        id=notification.id,
-        appended=notification.appended,
-        status=_STATUS.get(state, "DISPATCHED"),
-        raw=raw(notification).decode(),
-        notified=render(notification).decode() if state == "delivered" else None,
-    )

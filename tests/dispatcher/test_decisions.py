@@ -7,7 +7,8 @@ import pytest
 from dispatching import Answered, Clock, Receiver, dispatching
 from heart import change, connected, create_instance, opening, poll, state, writing
 
-from daemon.dispatcher.lane import Lane, Rules, State
+from daemon.dispatcher.items import Rules, State
+from daemon.dispatcher.lane import Lane
 from daemon.store import deliveries, projections
 from daemon.store.deliveries import Outcome, Progress
 from daemon.store.vault import Keys

@@ -19,10 +19,10 @@ from heart import (
 )
 from proxy import Proxy
 
-from daemon.dispatcher.lane import Rules
+from daemon.dispatcher.items import Rules
 from daemon.errors import Invalid, NotSent, Unanswered
 from daemon.store import deliveries, log
-from daemon.store.deliveries import Reader
+from daemon.store.reader import Reader
 from daemon.store.vault import Keys
 from daemon.store.writer import Unit, Writer, append_once
 
@@ -140,7 +140,7 @@ def test_one_callback_that_fails_blocks_only_itself(dsn: str, keys: Keys, run: A
                 await world.writer.append(poll(good, change(n)))
             await world.settled({"delivered": 20}, good)
             tried = lambda: sum(r.url.endswith("/0") for r in receiver.requests)  # noqa: E731 — used thrice
-            lane = world.dispatcher._lanes[bad]
+            (lane,) = world.dispatcher._lanes.fed_by(bad)
             await world.until(lambda: tried() >= 3 and not lane.in_flight)
             before = tried()
             assert before <= 3 + rules.concurrency
@@ -428,7 +428,7 @@ def test_a_lane_that_is_behind_delivers_everything_in_order(
             await world.settled({"delivered": 80})
             assert len(receiver.requests) == 80
             assert receiver.most <= 2 * concurrency
-            reader = Reader(db=world.pool, log_id=await log.log_id(world.pool))
+            reader = Reader(db=world.pool)
             rows = await log.changes_of_instance(world.pool, first, 0, 1000)
             positions = {n.id: n.position for n in await reader.notifications(rows)}
             last: dict[str, int] = {}
@@ -482,7 +482,7 @@ def test_a_callback_that_is_given_again_begins_anew(dsn: str, keys: Keys, run: A
             between = [Unit([off]), poll(instance, change(2)), Unit([on])]
             await asyncio.gather(*[world.writer.append(unit) for unit in between])
             lanes = world.dispatcher._lanes
-            await world.until(lambda: instance in lanes and lanes[instance].since != instance)
+            await world.until(lambda: any(lane.since != instance for lane in lanes))
             await polls(world.writer, instance, [3])
             world.later(60)
             await world.settled({"dead": 1, "delivered": 1})

@@ -8,7 +8,7 @@ import pytest
 from dispatching import Answered, Clock, Receiver, dispatching
 from heart import change, connected, create_instance, poll, state
 
-from daemon.dispatcher.lane import Rules
+from daemon.dispatcher.items import Rules
 from daemon.errors import Unanswered
 from daemon.receipts import CONTENT_TYPE
 from daemon.store.vault import Keys

@@ -281,8 +281,8 @@ def test_what_waits_for_its_turn_waits_in_the_lane(dsn: str, keys: Keys, run: An
             await world.writer.append(poll(instance, change(1)))
             await world.settled({"delivered": 1})
             await world.writer.append(poll(instance, change(2)))
-            await world.until(lambda: world.dispatcher._head > instance + 3)
-            assert 0 == world.dispatcher._lanes[instance].in_flight
+            await world.until(lambda: world.dispatcher._tail.head > instance + 3)
+            assert [0] == [lane.in_flight for lane in world.dispatcher._lanes]
             assert 1 == len(receiver.requests)
             clock.now += 60
             world.later(60)

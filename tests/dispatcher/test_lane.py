@@ -1,6 +1,6 @@
 """The lane: its invariants under every interleaving, crashes included."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from daemon.dispatcher.lane import Flushed, Item, Lane, Rules, State
+from daemon.dispatcher.gate import Gate
+from daemon.dispatcher.items import Item, Rules, State
+from daemon.dispatcher.lane import Flushed, Lane
 from daemon.model import Instance
 from daemon.notifications import Notification, StoredChange
 from daemon.store.deliveries import Outcome, Progress
@@ -53,7 +55,7 @@ class Durable:
     def decide(self, position: int, how: str) -> None:
         """As a person's `delivery.asked` is folded."""
         row = self.rows[position]
-        self.rows[position] = replace(row, state=how, due=None)
+        self.rows[position] = row._replace(state=how, due=None)
         self.decided.add(position)
 
     def commit(self, progress: Progress, outcomes: list[Outcome]) -> None:
@@ -160,12 +162,12 @@ class Machine(RuleBasedStateMachine):
         assert position not in self.done
         assert item.doubtful or position not in self.accepted, "sent again without a mark"
         for other in stored.log.values():
-            if other.position < position and other.objects & item.objects:
+            if other.position < position and set(other.objects) & set(item.objects):
                 assert other.position in self.done, "overtook an earlier one about its object"
         assert not self.lane.paused
         assert self.now >= self.quiet_until, "disturbed a receiver that asked for quiet"
         assert len(self.out) < RULES.concurrency
-        assert self.lane.failures < RULES.breaker or not self.out, "two probes at once"
+        assert self.lane.gate.failures < RULES.breaker or not self.out, "two probes at once"
         fresh = [p for p in {*self.open, position} if p not in stored.rows]
         assert len(fresh) <= RULES.window, "more out than a window"
 
@@ -383,7 +385,9 @@ class Machine(RuleBasedStateMachine):
         due = [item for item in lane if item.state is State.RETRYING and not item.blockers]
         if due and not lane.paused and not self.out:
             assert moment is not None
-            assert moment <= max(min(item.due for item in due), lane.not_before, lane.probe_at)
+            assert moment <= max(
+                min(item.due for item in due), lane.gate.not_before, lane.gate.probe_at
+            )
 
     def teardown(self) -> None:
         """Left alone with a receiver that works, everything is settled: nothing was lost."""
@@ -509,20 +513,20 @@ def test_probes_come_one_by_one_and_rarer() -> None:
 
 def test_failing_since_outlives_a_restart() -> None:
     """A clean stop keeps since when nothing was accepted, so that a callback is disabled in the end."""
-    lane = a_lane(failing=1234.5)
+    lane = a_lane(gate=Gate(failing=1234.5))
     assert lane.release().failing == 1_234_500
 
 
 def test_a_lane_that_replaces_another_is_as_patient() -> None:
     """A lane that is loaded again keeps the breaker, the quiet that was asked for and since when it fails."""
-    before = a_lane(failing=5.0, failures=9, probe_at=77.0, not_before=99.0)
+    before = a_lane(gate=Gate(failing=5.0, failures=9, probe_at=77.0, not_before=99.0))
     after = a_lane()
     after.follow(before)
     after.offer([notification(1, "A")])
     reserve(after, 1)
     assert after.take(98.0) is None
     assert after.take(99.0) is not None
-    assert after.failing == 5.0
+    assert after.gate.failing == 5.0
 
 
 def test_what_was_read_is_passed_over() -> None:

@@ -19,7 +19,7 @@ from heart import (
     until_row,
 )
 
-from daemon.dispatcher.lane import Rules
+from daemon.dispatcher.items import Rules
 from daemon.errors import Unanswered
 from daemon.signatures import elements_signature
 from daemon.store import deliveries, log, projections, replays
@@ -317,7 +317,7 @@ def test_no_faster_than_the_instance_wants(dsn: str, keys: Keys, run: Any) -> No
             replay = await ask(world, instance)
             for n in range(5, 9):
                 await world.until(lambda n=n: len(receiver.requests) == n)
-                await world.dispatcher._load_callbacks()
+                await world.dispatcher._load()
                 assert len(receiver.requests) == n
                 world.later(0.2)
             await finished(world, replay)
@@ -502,7 +502,8 @@ def test_cancelled_and_resumed(dsn: str, keys: Keys, run: Any) -> None:
             replay = await ask(world, instance, url=AGAIN)
             await world.until(lambda: receiver.waiting == 2)
             await world.writer.append(switch("callback.disabled"))
-            lane = world.dispatcher._lanes[replay]
+            lane = world.dispatcher._lanes.get(replay)
+            assert lane is not None
             await world.until(lambda: lane.paused)
             receiver.open.set()
             await world.settled({"delivered": 2}, replay)

@@ -17,6 +17,7 @@ from daemon.dispatcher.sending import attempt, judge, own_headers, shown
 from daemon.errors import Invalid, NotSent, Unanswered
 from daemon.model import Instance
 from daemon.notifications import Notification, StoredChange
+from daemon.outbound.target import head, target
 from daemon.signatures import signing_key, standard_secret
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -143,9 +144,9 @@ def test_anything_else_is_a_failure(status: int, said: dict[str, str], quiet: fl
 )
 def test_errors_are_verdicts(error: Exception, *, doubtful: bool) -> None:
     """An attempt never raises for what the outside does; only what may have arrived is in doubt."""
-    verdict = asyncio.run(
-        attempt(Receiver(lambda r: error), "https://a.test", [("webhook-id", "1")], b"")
-    )
+    to = target("https://a.test")
+    message = head("POST", to, [("webhook-id", "1")], 0)
+    verdict = asyncio.run(attempt(Receiver(lambda r: error), to, message))
     assert not verdict.delivered
     assert verdict.doubtful == doubtful
     assert verdict.error == str(error)

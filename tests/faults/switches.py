@@ -76,7 +76,7 @@ def _no_reservation() -> None:
 
 
 def _straight(self: Any, item: Any) -> None:
-    from daemon.dispatcher.lane import State
+    from daemon.dispatcher.items import State
 
     item.state = State.RESERVING
     self._ready.append(item)
@@ -129,7 +129,7 @@ def _no_question() -> None:
 
 
 def _no_receipts() -> None:
-    from daemon.dispatcher import dispatcher, receipts
+    from daemon.dispatcher import receipts
 
     async def unknown(*args: Any, **named: Any) -> Any:
         answer = await ask(*args, **named)
@@ -140,8 +140,6 @@ def _no_receipts() -> None:
 
     ask = receipts.ask
     receipts.ask = unknown
-    if hasattr(dispatcher, "ask"):
-        dispatcher.ask = unknown
 
 
 def _no_fold() -> None:

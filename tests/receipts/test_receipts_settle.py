@@ -14,13 +14,13 @@ from typing import Any
 import asyncpg
 import pytest
 from aiohttp import web
-from dispatching import headers_of
+from dispatching import headers_of, request_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from servers import serving
 
 from daemon.dispatcher.receipts import NoAnswer, Receipts, ask, headers
-from daemon.dispatcher.sending import Verdict, attempt
+from daemon.dispatcher.sending import Letterhead, Verdict, attempt
 from daemon.model import Instance
 from daemon.notifications import Notification, StoredChange, render
 from daemon.outbound.addresses import AddressPolicy
@@ -77,8 +77,9 @@ class World:
         """One attempt to deliver."""
         one = notification(number)
         body = render(one)
-        sent = headers_of(one, body, SETTINGS, time.time(), repeat=repeat)
-        return await attempt(self.client, self.origin + "/callback", sent, body)
+        letterhead = Letterhead(self.origin + "/callback", SETTINGS)
+        message = request_of(letterhead, one, body, time.time(), repeat=repeat)
+        return await attempt(self.client, letterhead.to, message)
 
     async def ask(self, *numbers: int) -> Receipts | NoAnswer:
         """The question about notifications."""

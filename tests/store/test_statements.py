@@ -9,7 +9,7 @@ import pytest
 from heart import connected
 
 import daemon.store
-from daemon.store import deliveries, log, objects, projections, writer
+from daemon.store import alerts, deliveries, events, log, objects, projections, writer
 
 STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|TRUNCATE|WITH)\b")
 
@@ -98,9 +98,9 @@ HOT = {
         "deliveries_open",
     ),
     "BACKLOG": (deliveries.BACKLOG, (7, 100, 10**12, 256), "log_0_instance_id_position_idx"),
-    "NEXT_EVENTS": (deliveries.NEXT_EVENTS, (7, 100, 20), "log_0_instance_id_position_idx"),
+    "NEXT_EVENTS": (events.NEXT_EVENTS, (7, 100, 20), "log_0_instance_id_position_idx"),
     "HAVE_NEXT": (
-        deliveries.HAVE_NEXT,
+        events.HAVE_NEXT,
         ([7, 8], [100, 100]),
         "log_0_instance_id_position_idx",
     ),
@@ -112,7 +112,9 @@ HOT = {
     "IN_FLIGHT": (deliveries.IN_FLIGHT, (), "deliveries_open"),
     "ROWS_ABOVE": (deliveries.ROWS_ABOVE, (7, 7900), "deliveries_pkey"),
     "UNANSWERED": (deliveries.UNANSWERED, (256, 10**12), "log_0_instance_id_position_idx"),
-    "EVENTS": (deliveries.EVENTS, (7, 10**12, 20), "log_0_instance_id_position_idx"),
+    "NEXT alert": (alerts.NEXT, (100,), "log_0_position_idx"),
+    "LAST alert": (alerts.LAST, (), "log_0_position_idx"),
+    "EVENTS": (events.EVENTS, (7, 10**12, 20), "log_0_instance_id_position_idx"),
 }
 
 
