@@ -22,6 +22,8 @@ import arrow
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+_SECOND = timedelta(seconds=1)
+
 # Spelled out: what strftime prints depends on the locale of the process.
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _MONTHS = (
@@ -238,22 +240,29 @@ class DatePattern:
         return max(self.precision, timedelta(seconds=1))
 
 
-# These two are cached because what is appended together has one moment, and is rendered together.
-
-
-@lru_cache(maxsize=64)
 def java_date(moment: datetime) -> str:
     """Java's `Date.toString()` in UTC: `Mon Aug 20 15:30:07 UTC 2018`."""
-    utc = moment.astimezone(UTC)
-    # By hand: strftime costs more than all the rest of a notification's body.
+    return _java_date((moment - EPOCH) // _SECOND)
+
+
+def iso_seconds(moment: datetime) -> str:
+    """`2018-08-20T15:29:06Z`: UTC, cut to whole seconds."""
+    return _iso_seconds((moment - EPOCH) // _SECOND)
+
+
+# What is sent in one second mostly happened within a few, and to format a date costs as much as to sign a body.
+
+
+@lru_cache(maxsize=256)
+def _java_date(second: int) -> str:
+    utc = EPOCH + _SECOND * second
     clock = f"{utc.hour:02}:{utc.minute:02}:{utc.second:02}"
     return f"{_DAYS[utc.weekday()][:3]} {_MONTHS[utc.month - 1][:3]} {utc.day:02} {clock} UTC {utc.year:04}"
 
 
-@lru_cache(maxsize=64)
-def iso_seconds(moment: datetime) -> str:
-    """`2018-08-20T15:29:06Z`: UTC, cut to whole seconds."""
-    return moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
+@lru_cache(maxsize=1024)
+def _iso_seconds(second: int) -> str:
+    return (EPOCH + _SECOND * second).replace(tzinfo=None).isoformat() + "Z"
 
 
 def _tokens(pattern: str) -> list[_Token]:

@@ -1,5 +1,7 @@
 """`tidings run`: the daemon, in the foreground, until SIGINT or SIGTERM."""
 
+import gc
+
 import click
 import uvloop
 
@@ -27,6 +29,9 @@ def run(app: App) -> None:
     try:
         config = app.config()
         logs.configure(level=config.log.level, form=config.log.format)
+        # What is loaded by now stays: the collector need not walk it again and again.
+        gc.collect()
+        gc.freeze()
         uvloop.run(service.serve(config))
     except ConfigError as error:
         raise _unconfigured(error) from error

@@ -94,7 +94,9 @@ class Courier:
 
     def call(self, lane: Lane) -> None:
         """Have the crew at the lane's origin look at it."""
-        crew = self._crews.of(lane)
+        self._join(self._crews.of(lane), lane)
+
+    def _join(self, crew: Crew, lane: Lane) -> None:
         if crew.add(lane):
             crew.workers += 1
             self._spawn(self._work(crew), f"deliver {lane.id}")
@@ -112,7 +114,7 @@ class Courier:
                         self._due()
                     continue
                 if lane.ready:
-                    self.call(lane)
+                    self._join(crew, lane)
                 verdict = await self._attempt(lane, item)
                 if verdict.delivered:
                     self.delivered += 1
@@ -127,7 +129,9 @@ class Courier:
     async def _attempt(self, lane: Lane, item: Item) -> Verdict:
         instance = self._desk.instance(lane.instance_id, lane.replay)
         try:
-            letterhead = None if instance is None else await self._letterhead(lane, instance)
+            letterhead = None if instance is None else self._at_hand(lane, instance)
+            if letterhead is None and instance is not None:
+                letterhead = await self._letterhead(lane, instance)
             if letterhead is None:
                 # The lane may have heard of an address before the directory has.
                 instance = await self._desk.instance_now(lane.instance_id, lane.replay)
@@ -160,12 +164,16 @@ class Courier:
             return Verdict(delivered=False, error=shown(str(error)))
         return await attempt(self._sender, letterhead.to, message)
 
+    def _at_hand(self, lane: Lane, instance: Instance) -> Letterhead | None:
+        """The lane's letterhead, where its instance and settings are still those that it was made for."""
+        instance_then, letterhead = self._letterheads.get(lane.id, (None, None))
+        if letterhead is None or instance_then is not instance:
+            return None
+        known = letterhead.settings is self._desk.settings_at_hand(instance)
+        return letterhead if known else None
+
     async def _letterhead(self, lane: Lane, instance: Instance) -> Letterhead | None:
-        """What all requests of the lane have in common, made anew when its instance or settings are others."""
-        at_hand = self._desk.settings_at_hand(instance)
-        known = self._letterheads.get(lane.id)
-        if known is not None and known[0] is instance and known[1].settings is at_hand:
-            return known[1]
+        """What all requests of the lane have in common, made anew; None where there is no address."""
         url = address_of(instance, lane.replay)
         if url is None:
             return None

@@ -1,43 +1,18 @@
 """What is needed to write to a callback: whose it is, its settings, and the notification."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import TypeVar
-
-import structlog
 
 from daemon.dispatcher.items import Item, Replay
 from daemon.dispatcher.lane import Lane
 from daemon.dispatcher.wishes import shown_settings
 from daemon.model import Instance
 from daemon.notifications import Notification
-from daemon.store.database import is_outage
+from daemon.store import database
 from daemon.store.directory import Directory
 from daemon.store.reader import Reader
 
-logger = structlog.get_logger()
-
-T = TypeVar("T")
-
-PAUSE_FIRST, PAUSE_MOST = 0.1, 2.0
-"""Seconds between two questions to a database that is away."""
-
-
-async def until_there(work: Callable[[], Awaitable[T]]) -> T:
-    """What *work* returns, which is done again and again while the database is away."""
-    pause = PAUSE_FIRST
-    while True:
-        try:
-            return await work()
-        except Exception as error:
-            if not is_outage(error):
-                raise
-            logger.warning(
-                "dispatcher waits for the database", error=str(error) or type(error).__name__
-            )
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, PAUSE_MOST)
+until_there = partial(database.until_there, waiting="dispatcher")
 
 
 class Desk:

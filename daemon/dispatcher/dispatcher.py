@@ -208,17 +208,13 @@ class Dispatcher:
     # ── what happens to a lane ───────────────────────────────────────────────────────────────────────
 
     def _pump(self, lane: Lane) -> None:
-        """Start what can go now."""
+        """Start what can go now, and see to what the lane needs: to write, to read, to be loaded again."""
         now = self._monotonic()
         lane.wake_due(now)
         if lane.ready:
             self._courier.call(lane)
         while doubts := lane.take_doubts(now, receipts.IDS_MOST):
             self._spawn(self._inquirer.ask(lane, doubts, self._asked), f"ask {lane.id}")
-        self._after(lane)
-
-    def _after(self, lane: Lane) -> None:
-        """See to what the lane needs: to write, to read, to be loaded again."""
         self._recorder.note(lane)
         if lane.behind:
             self._tail.want_more(lane)
@@ -226,8 +222,9 @@ class Dispatcher:
             self.look_again()
 
     def _attempted(self, lane: Lane) -> None:
+        # There is room for more, or for what was left out, only once this is written; then it is pumped.
         self._ended.set()
-        self._after(lane)
+        self._recorder.note(lane)
 
     def _asked(self, lane: Lane) -> None:
         self._timer.set()

@@ -40,7 +40,8 @@ class Recorder:
         self._clocks = clocks
         self._written = written
         self._wanted = asyncio.Event()
-        self._at: float | None = None  # loop time by which outcomes are to be written
+        self._at: float | None = None  # loop time by which something is to be written
+        self._outcome_waits = False  # since then there is an outcome that waits for it
 
     def note(self, lane: Lane) -> None:
         """Write, as soon as the lane needs it, what it has to be written."""
@@ -48,7 +49,9 @@ class Recorder:
             self._at = 0.0
             self._wanted.set()
         elif lane.has_outcomes:
-            self._within(FLUSH_AFTER)
+            if not self._outcome_waits:
+                self._outcome_waits = True
+                self._within(FLUSH_AFTER)
         elif lane.idly_reserved:
             self._within(PERIOD)
 
@@ -79,6 +82,7 @@ class Recorder:
         progress: list[Progress] = []
         outcomes: list[Outcome] = []
         flushed: list[tuple[Lane, Flushed]] = []
+        self._outcome_waits = False
         now = self._clocks.monotonic()
         for lane in self._lanes:
             if lane.has_outcomes or lane.wants_flush or lane.idly_reserved:

@@ -16,8 +16,6 @@ SENDER = "notifications@cloud-elements.com"
 def render(notification: Notification) -> bytes:
     """The body: one notification in the format of the Cloud Elements Events framework."""
     instance = notification.instance
-    created = iso_seconds(notification.appended)
-    polled = None if notification.polled is None else iso_seconds(notification.polled)
     return orjson.dumps(
         {
             "severity": "medium",
@@ -36,23 +34,29 @@ def render(notification: Notification) -> bytes:
                 "instanceName": instance.name,
                 "instanceTags": [
                     instance.name,
-                    *(tag for tag in instance.tags if tag != instance.name),
+                    *[tag for tag in instance.tags if tag != instance.name],
                 ],
                 "raw": orjson.Fragment(raw(notification)),
                 "userId": instance.user_id,
-                "events": [
-                    {
-                        "date": created if change.changed is None else iso_seconds(change.changed),
-                        "elementKey": instance.element_key,
-                        **({} if polled is None else {"pollDate": polled}),
-                        "eventType": change.change,
-                        "hubKey": instance.hub,
-                        "objectId": change.object_id,
-                        "objectType": change.object_type,
-                    }
-                    for change in notification.changes
-                ],
+                "events": _events(notification),
             },
             "user": SENDER,
         }
     )
+
+
+def _events(notification: Notification) -> list[dict[str, str]]:
+    instance, found = notification.instance, []
+    for change in notification.changes:
+        event = {
+            "date": iso_seconds(change.changed or notification.appended),
+            "elementKey": instance.element_key,
+        }
+        if notification.polled is not None:
+            event["pollDate"] = iso_seconds(notification.polled)
+        event["eventType"] = change.change
+        event["hubKey"] = instance.hub
+        event["objectId"] = change.object_id
+        event["objectType"] = change.object_type
+        found.append(event)
+    return found

@@ -1,11 +1,14 @@
 """A notification, as it is read from the log."""
 
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import orjson
 
+from daemon.dates import EPOCH
 from daemon.model import Instance
+
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 class StoredChange(NamedTuple):
@@ -53,11 +56,6 @@ def raw(notification: Notification) -> bytes:
     if notification.polled is None:
         return (notification.raw or "{}").encode()
     kind = orjson.dumps(notification.changes[0].object_type).decode()
-    records = ",".join(change.data or "{}" for change in notification.changes)
-    milliseconds = _milliseconds(notification.polled)
+    records = ",".join([change.data or "{}" for change in notification.changes])
+    milliseconds = (notification.polled - EPOCH) // _MILLISECOND
     return f'{{{kind}:[{records}],"pollDate":{milliseconds},"objectType":{kind}}}'.encode()
-
-
-def _milliseconds(moment: datetime) -> int:
-    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000

@@ -66,16 +66,26 @@ class Limits:
 class Answer(NamedTuple):
     """What a receiver answered: any status.
 
-    *headers* has lower-case names; repeated ones are joined with a comma.  *body* is at most
-    `Limits.body_kept` bytes as they came, undecoded; *truncated* says that it is not the whole.
-    *seconds* is the time from the call to the answer.
+    *pairs* are the headers as they came.  *body* is at most `Limits.body_kept` bytes as they came, undecoded;
+    *truncated* says that it is not the whole.
     """
 
     status: int
-    headers: dict[str, str]
+    pairs: list[tuple[bytes, bytes]]
     body: bytes
     truncated: bool
-    seconds: float
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers under lower-case names; repeated ones are joined with a comma.
+
+        Made when it is asked for: of an answer that accepts, nobody asks.
+        """
+        headers: dict[str, str] = {}
+        for raw, value in self.pairs:
+            name, text = raw.decode("latin-1").lower(), value.decode("latin-1")
+            headers[name] = f"{headers[name]}, {text}" if name in headers else text
+        return headers
 
 
 class Outbox:
@@ -221,13 +231,9 @@ class Connection(asyncio.Protocol):
                 self._handed_on = True
                 self._transport.write(memoryview(message)[sent:])
 
-    def answer(self, seconds: float) -> Answer:
+    def answer(self) -> Answer:
         """The answer to the last request."""
-        headers: dict[str, str] = {}
-        for raw, value in self._headers:
-            name, text = raw.decode("latin-1").lower(), value.decode("latin-1")
-            headers[name] = f"{headers[name]}, {text}" if name in headers else text
-        return Answer(self._status, headers, b"".join(self._body), self._truncated, seconds)
+        return Answer(self._status, self._headers, b"".join(self._body), self._truncated)
 
     def rest(self, seconds: float) -> bool:
         """Stay open for *seconds*, for another request; false when that cannot be."""

@@ -15,8 +15,7 @@ import os
 import re
 import socket
 import ssl
-import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -34,14 +33,14 @@ Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 
 _TRIED = 4  # addresses of one name
 _PATIENCE = 1.0  # seconds that closing waits for connections to be gone
-_HINT = re.compile(r"timeout ?= ?\"?([0-9]{1,9})")
+_HINT = re.compile(rb"timeout ?= ?\"?([0-9]{1,9})")
 
 
 class Sender:
     """Sends requests to callbacks; an async context manager that closes its connections.
 
     *ssl_context* must verify certificates and names and speak TLS 1.2 or newer, else `ValueError`; the
-    default trusts what the system trusts.  *clock*, in seconds, measures `Answer.seconds`.
+    default trusts what the system trusts.
     """
 
     def __init__(
@@ -50,12 +49,10 @@ class Sender:
         policy: AddressPolicy,
         ssl_context: ssl.SSLContext | None = None,
         limits: Limits | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._policy = policy
         self._limits = limits or Limits()
         self._ssl = _checked(ssl_context) if ssl_context else _default_context()
-        self._clock = clock
         self._outbox = Outbox()
         self._pool = Pool(
             per_origin=self._limits.per_origin,
@@ -100,7 +97,6 @@ class Sender:
 
     async def send(self, to: Target, message: bytes) -> Answer:
         """Send *message*, a whole request to *to*, and return what was answered; raises as `request` does."""
-        began = self._clock()
         total = asyncio.get_running_loop().time() + self._limits.total
         while True:
             connection, opened = self._idle(to) or await self._open(to, total)
@@ -117,7 +113,7 @@ class Sender:
             connection.abort()
             if opened:
                 raise NotSent(f"{to.origin}: the connection was closed as soon as it was open")
-        answer = connection.answer(self._clock() - began)
+        answer = connection.answer()
         self._pool.rest(connection, self._rest(answer))
         return answer
 
@@ -208,11 +204,11 @@ class Sender:
 
     def _rest(self, answer: Answer) -> float:
         """How long the connection may be idle: less than the receiver says, so that we close first."""
-        text = answer.headers.get("keep-alive")
-        hint = _HINT.search(text) if text else None
-        if hint is None:
-            return self._limits.idle
-        return min(self._limits.idle, int(hint[1]) - 1.0)
+        idle = self._limits.idle
+        for name, value in answer.pairs:
+            if name.lower() == b"keep-alive" and (hint := _HINT.search(value)) is not None:
+                return min(idle, int(hint[1]) - 1.0)
+        return idle
 
 
 def _not_sent(to: Target, address: Address, error: OSError, share: float) -> NotSent:

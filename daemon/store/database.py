@@ -2,17 +2,22 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import asyncpg
 import orjson
+import structlog
 from asyncpg.pool import PoolConnectionProxy
 
 from daemon.errors import ConfigError, Outage
+
+logger = structlog.get_logger()
+
+T = TypeVar("T")
 
 
 class _Clean(asyncpg.Connection):
@@ -67,6 +72,25 @@ def is_outage(error: BaseException) -> bool:
     a mistake in the data, with which another connection would not help.
     """
     return isinstance(error, AWAY) and not isinstance(error, ValueError)
+
+
+PATIENCE = (0.1, 2.0)
+"""Seconds between two questions to a database that is away: the first pause, which doubles, and the longest."""
+
+
+async def until_there(work: Callable[[], Awaitable[T]], *, waiting: str) -> T:
+    """What *work* returns, which is done again and again while the database is away; *waiting* is who waits."""
+    pause, most = PATIENCE
+    while True:
+        try:
+            return await work()
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            said = str(error) or type(error).__name__
+            logger.warning("waiting for the database", who=waiting, error=said)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, most)
 
 
 FIND_SCHEMA = "SELECT obj_description(to_regclass('log'), 'pg_class')"

@@ -345,7 +345,7 @@ def test_an_answer_behind_a_failed_write_is_found(run):
             peer.send(b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n")
             peer.close()  # with bytes unread: a reset
             assert await awaiting
-            assert 401 == connection.answer(0).status
+            assert 401 == connection.answer().status
 
     run(main())
 

@@ -48,7 +48,8 @@ def answered(
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     if content_type is not None:
         named["content-type"] = content_type
-    return Answer(status, named, body, truncated=False, seconds=0.1)
+    pairs = [(name.encode(), value.encode()) for name, value in named.items()]
+    return Answer(status, pairs, body, truncated=False)
 
 
 class Raising:
