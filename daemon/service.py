@@ -2,6 +2,7 @@
 
 site ─► webhooks, API ─┐
 pollers ───────────────┼─► writer ─► log ─► dispatcher ─► callbacks
+                       │             └───► alerts ─► the operator
 follow: the log and other processes tell of instances and callbacks
 """
 
@@ -21,6 +22,7 @@ import structlog
 from aiohttp import web
 
 from daemon import elements, systemd
+from daemon.alerts import Alerts, Destination
 from daemon.api import Arrivals, Context
 from daemon.backoff import Schedule
 from daemon.caretaker import Caretaker
@@ -28,14 +30,14 @@ from daemon.config import Config
 from daemon.connections import Connections
 from daemon.dispatcher import Delivery, Dispatcher
 from daemon.dispatcher.handshake import Handshakes
-from daemon.dispatcher.lane import Rules
+from daemon.dispatcher.items import Rules
 from daemon.outbound import client, connection
 from daemon.outbound.addresses import AddressPolicy
 from daemon.outbound.client import Client
 from daemon.outbound.sender import Sender
 from daemon.poller import Pollers, Polling
 from daemon.server import make_app, open_site
-from daemon.store import database, log, vault
+from daemon.store import alerts, database, log, vault
 from daemon.store.database import AWAY, Connection, Pool
 from daemon.store.directory import Directory
 from daemon.store.embedded import embedded_postgres, keep_running
@@ -152,7 +154,10 @@ async def serve(config: Config, *, ready: "asyncio.Future[str] | None" = None) -
             connections=connections,
             public_url=config.server.url,
         )
-        follower.dispatcher, follower.pollers = dispatcher, pollers
+        alerting = Alerts(
+            pool=base.pool, writer=writer, sender=sender, to=destination(config), agent=AGENT
+        )
+        follower.dispatcher, follower.pollers, follower.alerting = dispatcher, pollers, alerting
         webhooks = Webhooks(
             elements=registry,
             directory=directory,
@@ -188,6 +193,7 @@ async def serve(config: Config, *, ready: "asyncio.Future[str] | None" = None) -
                 Loop("pollers", pollers.run),
                 Loop("caretaker", caretaker.run),
                 Loop("dispatcher", dispatcher.run, phase=1),
+                Loop("alerts", alerting.run, phase=1),
                 Loop("arrivals", arrivals.run, phase=1),
                 Loop("follow", follower.run, phase=2),
                 Loop("writer", writer.run, phase=3),
@@ -280,6 +286,12 @@ def delivery(config: Config) -> Delivery:
     )
 
 
+def destination(config: Config) -> Destination | None:
+    """Where alerts go; None where the operator wants none."""
+    chosen = config.alerts
+    return None if chosen.url is None else Destination(chosen.url, chosen.key)
+
+
 def polling(
     config: Config,
     base: Base,
@@ -332,6 +344,7 @@ class Follower:
         self._look = asyncio.Event()
         self.dispatcher: Dispatcher
         self.pollers: Pollers
+        self.alerting: Alerts
 
     def appended(self, kinds: frozenset[str]) -> None:
         """The writer added entries of these *kinds*."""
@@ -343,16 +356,27 @@ class Follower:
             self._look.set()
         if any(kind.startswith(("callback.", "replay.")) for kind in kinds):
             self.dispatcher.look_again()
+        if not alerts.KINDS.isdisjoint(kinds):
+            self.alerting.wake()
 
     def _told(self, *args: object) -> None:
-        """Another process appended, or asks for a poll (`poll <instance>`)."""
+        """Another process appended (the kinds, with commas), or asks for a poll (`poll <instance>`)."""
         payload = str(args[-1])
-        if payload.startswith("poll ") and payload[5:].isdecimal():
-            self.pollers.wake(int(payload[5:]), hurry=True)
+        if payload.startswith("poll "):
+            if payload[5:].isdecimal():
+                self.pollers.wake(int(payload[5:]), hurry=True)
+        elif payload:
+            self.appended(frozenset(payload.split(",")))
+        else:
+            self._look_everywhere()
+
+    def _look_everywhere(self) -> None:
+        """Something may have been appended, by whoever."""
         self.dispatcher.look_again()
         self.dispatcher.wake()
         self._arrivals.look()
         self._look.set()
+        self.alerting.wake()
 
     async def run(self) -> None:
         """Follow until cancelled."""
@@ -363,6 +387,7 @@ class Follower:
                     if listening is None or listening.is_closed():
                         listening = await self._base.connect()
                         await listening.add_listener("tidings", self._told)
+                        self._look_everywhere()  # nobody told us of what came meanwhile
                     await self._directory.refresh()
                 except AWAY as error:
                     logger.debug("follower waits for the database", error=str(error))

@@ -1,7 +1,7 @@
 """The log: append and read, never change."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -102,7 +102,7 @@ SELECT position, appended, kind, instance_id, object_type, object_id, change, ch
 
 POSITION_AT = "SELECT min(position) FROM log WHERE appended >= $1"
 
-WAKE = "SELECT pg_notify('tidings', '')"
+TELL = "SELECT pg_notify('tidings', $1::text)"
 
 ASK_POLL = "SELECT pg_notify('tidings', 'poll ' || $1::bigint)"
 
@@ -240,9 +240,9 @@ async def position_at(db: Db, moment: datetime) -> int | None:
     return position
 
 
-async def wake(db: Db) -> None:
-    """Tell a daemon that works on this database to look at the log; in a transaction, when it commits."""
-    await db.execute(WAKE)
+async def tell(db: Db, kinds: Iterable[str]) -> None:
+    """Tell a daemon that works on this database what *kinds* were appended; in a transaction, when it commits."""
+    await db.execute(TELL, ",".join(sorted(kinds)))
 
 
 async def ask_poll(db: Db, instance_id: int) -> None:

@@ -378,7 +378,7 @@ async def append_once(conn: Conn, keys: vault.Keys, unit: Unit) -> Receipt:
     """
     async with conn.transaction():
         prepared = await _prepare(conn, keys, [unit], set())
-        await log.wake(conn)
+        await log.tell(conn, prepared.kinds)
     return prepared.receipts[0]
 
 
