@@ -53,6 +53,7 @@ CREATE TABLE log (
         'poll.baseline', 'poll.completed', 'poll.failed', 'poll.recovered', 'poll.disabled', 'poll.resumed',
         'poll.set_back', 'sweep.allowed',
         'callback.disabled', 'callback.enabled',
+        'alert.began', 'alert.sent', 'alert.ended',
         'delivery', 'delivery.asked', 'replay.requested')),
     CONSTRAINT change_whole CHECK (kind <> 'change' OR (
         instance_id IS NOT NULL AND object_type IS NOT NULL AND object_id IS NOT NULL AND fingerprint IS NOT NULL
@@ -67,6 +68,9 @@ CREATE INDEX log_changes ON log (instance_id, position) WHERE kind = 'change';
 -- An instance's life: its state at any position (a redelivery is rendered as of its notification).  Its polls are
 -- many and not among them.
 CREATE INDEX log_life ON log (instance_id, position) WHERE kind LIKE 'instance.%';
+-- What may be worth an alert, and how far alerts are told: few among very many.
+CREATE INDEX log_alerts ON log (position) WHERE kind IN (
+    'instance.disabled', 'callback.disabled', 'poll.disabled', 'alert.began', 'alert.sent', 'alert.ended');
 
 COMMENT ON TABLE log IS 'tidings schema 1';
 
@@ -189,7 +193,7 @@ CREATE TABLE cursors (
     resource    text   NOT NULL,
     cursor      timestamptz,                      -- the provider's time up to which it is read
     baseline    timestamptz,                      -- null until the first poll has ended
-    polled      timestamptz,                      -- the last poll that found something, by the provider's clock
+    polled      timestamptz,                      -- the last poll that wrote a row, by the provider's clock
     noted       timestamptz,                      -- when the log was told of it, by this database's clock
     swept       timestamptz,
     failures    integer NOT NULL DEFAULT 0,       -- polls failed in a row

@@ -2,6 +2,9 @@
 
 An instance is due when it comes or changes, and then at the intervals that its element names.  What goes wrong
 outside is logged and tried again, later each time; it never reaches another instance.
+
+An instance that is deleted takes its credentials with it.  Of one that was tended the connection is still here, and
+serves to take its webhooks back: once, and not for long.
 """
 
 import asyncio
@@ -18,6 +21,7 @@ from daemon.backoff import Exponential
 from daemon.connections import Connections
 from daemon.elements import Registry
 from daemon.elements.base import Element
+from daemon.elements.connection import Connection
 from daemon.errors import ConfigError, ElementError, Invalid, NotFound
 from daemon.model import Instance
 from daemon.store.database import is_outage
@@ -37,20 +41,38 @@ FIRST_TEND = 60.0
 
 BACKSTOP = 3600.0
 
+LEAVE_MOST = 30.0
+"""Seconds that taking back a deleted instance's webhooks may last."""
+
+ENABLED = "event.notification.enabled"
+
 
 @dataclass(slots=True)
 class Duty:
-    """What one instance is due: seconds of the event loop's clock, infinite for never."""
+    """What one instance is due: seconds of the event loop's clock, infinite for never.
+
+    *last* is true where it is tended once more and then left alone: its events were switched off.
+    """
 
     revision: int
     refresh_at: float
     tend_at: float
+    last: bool = False
     failures: int = 0
 
     @property
     def at(self) -> float:
         """When it is due."""
         return min(self.refresh_at, self.tend_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Tended:
+    """An account that was tended: how it is reached, and the address at which it has its webhooks."""
+
+    element: Element
+    connection: Connection
+    address: str
 
 
 class Caretaker:
@@ -71,6 +93,7 @@ class Caretaker:
         self._public_url = public_url
         self._chance = chance
         self._duties: dict[int, Duty] = {}
+        self._tended: dict[int, Tended] = {}
         self._changed = directory.watch()
         self._turns = asyncio.Semaphore(AT_ONCE)
 
@@ -78,19 +101,23 @@ class Caretaker:
         """Look after instances until cancelled."""
         clock = asyncio.get_running_loop().time
         self._follow(started=True)
-        while True:
-            due = [one for one, duty in self._duties.items() if duty.at <= clock()]
-            async with asyncio.TaskGroup() as group:
-                for instance_id in due:
-                    serving = self._serve(instance_id, self._duties[instance_id])
-                    group.create_task(serving, name=f"care {instance_id}")
-            first = min((duty.at for duty in self._duties.values()), default=math.inf)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(min(max(first - clock(), 0.0), BACKSTOP)):
-                    await self._changed.wait()
-            if self._changed.is_set():
-                self._changed.clear()
-                self._follow(started=False)
+        async with asyncio.TaskGroup() as leaving:
+            while True:
+                due = [one for one, duty in self._duties.items() if duty.at <= clock()]
+                async with asyncio.TaskGroup() as group:
+                    for instance_id in due:
+                        serving = self._serve(instance_id, self._duties[instance_id])
+                        group.create_task(serving, name=f"care {instance_id}")
+                first = min((duty.at for duty in self._duties.values()), default=math.inf)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(max(first - clock(), 0.0), BACKSTOP)):
+                        await self._changed.wait()
+                if self._changed.is_set():
+                    self._changed.clear()
+                    self._follow(started=False)
+                for gone in [one for one in self._tended if self._directory.get(one) is None]:
+                    leave = self._leave(gone, self._tended.pop(gone))
+                    leaving.create_task(leave, name=f"leave {gone}")
 
     def _follow(self, *, started: bool) -> None:
         """Know the instances that there are, and what each is due."""
@@ -111,12 +138,15 @@ class Caretaker:
                     if started
                     else element.keep_alive
                 )
-            if element.tend_interval and instance.notifies:
+            if element.tend_interval and (instance.notifies or instance.id in self._tended):
                 tend_at = now + (self._chance() * FIRST_TEND if started else 0.0)
             if known is not None:
                 refresh_at = min(refresh_at, known.refresh_at)
             if min(refresh_at, tend_at) < math.inf:
-                self._duties[instance.id] = Duty(instance.revision, refresh_at, tend_at)
+                last = not instance.notifies
+                self._duties[instance.id] = Duty(instance.revision, refresh_at, tend_at, last)
+            else:
+                self._duties.pop(instance.id, None)
         for gone in self._duties.keys() - present:
             del self._duties[gone]
 
@@ -138,19 +168,18 @@ class Caretaker:
                 await self._look_after(instance, element, duty)
                 duty.failures = 0
         except Exception as error:
-            trouble = isinstance(error, (ElementError, Invalid, ConfigError, OSError, TimeoutError))
-            if not trouble and not is_outage(error):
+            if not _is_trouble(error):
                 raise
             duty.failures += 1
             pause = BACKOFF.delay(duty.failures, self._chance)
             if duty.refresh_at <= loop.time():
                 duty.refresh_at = loop.time() + pause
             if duty.tend_at <= loop.time():
-                duty.tend_at = loop.time() + pause
+                duty.tend_at = math.inf if duty.last else loop.time() + pause
             log.warning(
                 "account not looked after",
                 instance=instance_id,
-                error=(str(error) or type(error).__name__)[:500],
+                error=_shown(error),
                 again_in=round(pause),
             )
 
@@ -168,8 +197,37 @@ class Caretaker:
             address = webhook_urls.write(
                 self._public_url, instance.element_key, instance.id, connection.settings
             )
+            self._tended[instance.id] = Tended(element, connection, address)
             kept = await element.tend(connection, connection.settings, address)
             if kept:
                 await self._connections.keep(instance.id, kept)
                 log.info("account tended", instance=instance.id, keeps=sorted(kept))
-            duty.tend_at = loop.time() + element.tend_interval
+            duty.tend_at = math.inf if duty.last else loop.time() + element.tend_interval
+            if duty.last:
+                del self._tended[instance.id]
+
+    async def _leave(self, instance_id: int, tended: Tended) -> None:
+        """Take the webhooks of an instance that was deleted back."""
+        connection = tended.connection
+        unwanted = {**connection.settings, ENABLED: "false"}
+        try:
+            async with self._turns, asyncio.timeout(LEAVE_MOST):
+                await tended.element.tend(connection, unwanted, tended.address)
+        except Exception as error:
+            if not _is_trouble(error):
+                raise
+            log.warning(
+                "webhooks of a deleted instance may be left at the provider",
+                instance=instance_id, element=tended.element.key, error=_shown(error),
+                remedy="remove them there; what they post is refused",
+            )  # fmt: skip
+
+
+def _is_trouble(error: Exception) -> bool:
+    """Whether *error* is of the outside."""
+    outside = (ElementError, Invalid, ConfigError, OSError, TimeoutError)
+    return isinstance(error, outside) or is_outage(error)
+
+
+def _shown(error: Exception) -> str:
+    return (str(error) or type(error).__name__)[:500]

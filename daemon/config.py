@@ -21,6 +21,7 @@ from daemon.forms import (
     Count,
     Database,
     Duration,
+    Endpoint,
     Location,
     Locations,
     Network,
@@ -28,6 +29,7 @@ from daemon.forms import (
     Origins,
     Schedule,
     Share,
+    SigningKey,
     Size,
     Variable,
     WebAddress,
@@ -130,6 +132,13 @@ class Polling(Section):
     sweep_limit: Annotated[float, Share()] = 0.5
 
 
+class Alerts(Section):
+    """Where the operator is told what needs a person; nowhere without *url*."""
+
+    url: Annotated[Secret | None, Endpoint()] = None
+    key: Annotated[Secret | None, SigningKey()] = None
+
+
 class Log(Section):
     """What the daemon writes to its standard output."""
 
@@ -148,6 +157,7 @@ class Config(Section):
     outbound: Outbound = Outbound()
     delivery: Delivery = Delivery()
     polling: Polling = Polling()
+    alerts: Alerts = Alerts()
     log: Log = Log()
 
 

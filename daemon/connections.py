@@ -11,19 +11,28 @@ from collections.abc import Mapping
 
 import structlog
 
-from daemon.elements import Registry
-from daemon.elements.base import Http, is_polled
+from daemon.elements import Registry, watching
+from daemon.elements.base import Http
 from daemon.elements.connection import Connection, Lost, Save
-from daemon.errors import Invalid, NotFound, Unauthorized
+from daemon.errors import Unauthorized
 from daemon.model import Instance
-from daemon.plans import compile_plans
 from daemon.store import instances as store
 from daemon.store.directory import Directory
 from daemon.store.writer import Unit, Writer
+from daemon.webhook_urls import PREFIX
 
 log = structlog.get_logger()
 
 REASON_MOST = 500  # characters of a reason that the log keeps
+
+
+def remedy(instance_id: int) -> str:
+    """What a person does about an instance whose access was refused for good."""
+    instance = f"{PREFIX}/instances/{instance_id}"
+    return (
+        f"grant access again: PATCH {instance} with a new providerData.code (or other credentials in its configuration), "
+        f"then PUT {instance}/enabled"
+    )
 
 
 class Connections:
@@ -92,25 +101,18 @@ class Connections:
         if instance is None or instance.disabled:
             return
         log.error(
-            "instance disabled", instance=instance_id, element=instance.element_key, reason=reason,
-            remedy="grant access again: PATCH /instances/{id} with providerData.code, then PUT /instances/{id}/enabled",
-        )  # fmt: skip
+            "instance disabled",
+            instance=instance_id,
+            element=instance.element_key,
+            reason=reason,
+            remedy=remedy(instance_id),
+        )
+        so_far = await self._directory.polled_so_far(instance_id)
         entry = store.changed(
             "instance.disabled",
             instance,
-            resources=self._resources(instance),
+            resources=watching.resources(self._elements, instance, so_far=so_far),
             disabled=True,
             detail={"reason": reason[:REASON_MOST].replace("\0", " ")},
         )
         await self._writer.append(Unit(entries=[entry], instance_id=instance_id))
-
-    def _resources(self, instance: Instance) -> list[str]:
-        """What the instance watches: it keeps that while it is off."""
-        try:
-            element = self._elements.get(instance.element_key)
-            if not is_polled(element, instance):
-                return []
-            plans = compile_plans(instance.configuration, element.poller_defaults)
-        except (Invalid, NotFound):
-            return []
-        return [plan.resource for plan in plans]

@@ -82,6 +82,10 @@ class TokenLost(ElementError):
         self.elsewhere = elsewhere
 
 
+class DeletionsLost(ElementError):
+    """The provider no longer tells all that was deleted since then: compare what is known with an inventory."""
+
+
 class BadSignature(ElementError):
     """A webhook is not from whom it says: refuse it."""
 

@@ -5,6 +5,7 @@ the sentence "it should be …".  TOML has types and they are held to; a variabl
 only text, and is read as far as the form allows.
 """
 
+import base64
 import ipaddress
 import re
 from abc import ABC, abstractmethod
@@ -237,6 +238,35 @@ class WebAddress(Form):
         return url.rstrip("/")
 
 
+class Endpoint(Form):
+    """An http or https URL to post to.  Its path or query may be what keeps it secret, so only its origin is shown."""
+
+    secret = True
+    should = 'a URL such as "https://alerts.example.com/tidings", without user and password'
+
+    def read(self, value: object, base: Path) -> Secret:
+        url = _url(value, "http", "https")
+        parts = urlsplit(url)
+        if not parts.hostname or "@" in parts.netloc:
+            raise ValueError
+        return Secret(url, shown=f"{parts.scheme}://{parts.netloc}")
+
+
+class SigningKey(Form):
+    """A key that signs: `whsec_` and the base64 of its bytes, or any other text, which is its own bytes."""
+
+    secret = True
+    should = 'a text on one line, such as "whsec_" and the base64 of 24 to 64 random bytes'
+
+    def read(self, value: object, base: Path) -> Secret:
+        if not isinstance(value, str) or not value.isprintable():
+            raise ValueError
+        encoded = value.removeprefix("whsec_")
+        if encoded != value and not _decodes(encoded.rstrip("=")):
+            raise ValueError(f'{self.should}; what follows "whsec_" must be base64')
+        return Secret(str(value))
+
+
 class Origins(Form):
     """Names, each with the scheme, host and port that stand in for its own."""
 
@@ -280,6 +310,14 @@ def _url(value: object, *schemes: str) -> str:
     if not fits:
         raise ValueError
     return str(value)
+
+
+def _decodes(text: str) -> bool:
+    """Whether *text* is base64, without padding, of at least one byte."""
+    try:
+        return bool(base64.b64decode(text + "=" * (-len(text) % 4), validate=True))
+    except ValueError:
+        return False
 
 
 def _items(value: object) -> Sequence[object]:

@@ -265,14 +265,3 @@ class Instance:
         """Where notifications go; None when events are off or no address is given."""
         url = self.configuration.get("event.notification.callback.url")
         return url if self.notifies and url and url != "false" else None
-
-    @property
-    def wants_polling(self) -> bool:
-        """Whether its configuration leaves the finding of changes to polls (the element has a word too)."""
-        vendor = (self.configuration.get("event.vendor.type") or "").lower()
-        return self.notifies and vendor in {"", "polling", "both"}
-
-    @property
-    def polled(self) -> bool:
-        """Whether it is to be polled now."""
-        return self.wants_polling and not self.disabled

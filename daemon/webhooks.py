@@ -23,10 +23,11 @@ from aiohttp import web
 
 from daemon import webhook_urls
 from daemon.elements import Registry
-from daemon.elements.base import Element, is_polled
+from daemon.elements.base import Element
+from daemon.elements.watching import polled
 from daemon.errors import BadSignature, Invalid, NotFound, Outage
 from daemon.model import Change, Incoming, Instance, Received, Reply, WebhookEvent
-from daemon.plans import compile_plans, unfilled
+from daemon.plans import VENDOR, unfilled
 from daemon.store.directory import Directory
 from daemon.store.writer import Intake, Unit, Writer
 from daemon.webhook_urls import PREFIX
@@ -58,7 +59,9 @@ class Webhooks:
         self._hint_poller = hint_poller
         self._public_url = public_url
         self._timeout = timeout
+        # By instance: the revision at which they were read, and the names of what it polls.
         self._polled: dict[int, tuple[int, frozenset[str]]] = {}
+        self._changed = directory.watch()
         self.counts: Counter[str] = Counter()
         """accepted, duplicate: events.  unknown, refused: requests.  ignored, hint: requests, for each instance."""
 
@@ -244,14 +247,18 @@ class Webhooks:
 
         A *hint* is never more than that where anything is polled: it names no record, or nobody vouches for it.
         """
-        polled = self._resources(element, instance)
-        if not polled:
+        names = self._resources(element, instance)
+        if not names:
             return False
-        vendor = (instance.configuration.get("event.vendor.type") or "").lower()
-        return vendor == "polling" or hint or bool(_spellings(event.object_type) & polled)
+        vendor = (instance.configuration.get(VENDOR) or "").strip().lower()
+        return vendor == "polling" or hint or bool(_spellings(event.object_type) & names)
 
     def _resources(self, element: Element, instance: Instance) -> frozenset[str]:
         """Every name of what the instance polls, or would while it is switched off; empty where webhooks tell all."""
+        if self._changed.is_set():
+            self._changed.clear()
+            for gone in [one for one in self._polled if self._directory.get(one) is None]:
+                del self._polled[gone]
         revision, names = self._polled.get(instance.id, (0, frozenset()))
         if revision != instance.revision:
             names = _polled_names(element, instance)
@@ -260,10 +267,8 @@ class Webhooks:
 
 
 def _polled_names(element: Element, instance: Instance) -> frozenset[str]:
-    if not is_polled(element, instance):
-        return frozenset()
     try:
-        plans = compile_plans(instance.configuration, element.poller_defaults)
+        plans = polled(element, instance)
     except Invalid:
         return (
             frozenset()

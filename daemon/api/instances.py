@@ -20,8 +20,9 @@ from daemon.api.changes import (
 )
 from daemon.api.context import CONTEXT, Context
 from daemon.api.operations import ID, KEY, Authorization, Operation, Parameter, of_instance
-from daemon.api.provision import TOKEN, plans_of, provision, refuse_masks, texts
+from daemon.api.provision import TOKEN, provision, refuse_masks, texts
 from daemon.api.requests import read
+from daemon.elements import watching
 from daemon.errors import Invalid, NotFound
 from daemon.model import Account, Instance
 from daemon.store import instances as store
@@ -161,21 +162,12 @@ async def _switch(request: web.Request, *, disabled: bool) -> web.Response:
             if row["disabled"] and not disabled
         ]
         if now.disabled != disabled or resumed:
-            resources = _resources(context, now, [row["resource"] for row in cursors])
+            so_far = [row["resource"] for row in cursors]
+            resources = watching.resources(context.elements, now, so_far=so_far)
             kind = "instance.disabled" if disabled else "instance.enabled"
             entry = store.changed(kind, now, resources=resources, disabled=disabled)
             await context.append(Unit(entries=[entry, *resumed], instance_id=now.id))
     return web.Response()
-
-
-def _resources(context: Context, instance: Instance, polled: list[str]) -> list[str]:
-    """What the instance watches; those *polled* so far where its element is gone or reads it otherwise now."""
-    try:
-        element = context.elements.get(instance.element_key)
-        plans = plans_of(element, instance.configuration) if instance.notifies else ()
-    except (Invalid, NotFound):
-        return polled
-    return [plan.resource for plan in plans]
 
 
 def _speaks_of(instance: Instance, text: str) -> bool:

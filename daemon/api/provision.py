@@ -16,23 +16,23 @@ from daemon import receipts, webhook_urls
 from daemon.api.context import Context
 from daemon.api.parameters import known
 from daemon.elements.base import Element
+from daemon.elements.watching import pollable
 from daemon.errors import Invalid
 from daemon.model import MASK
 from daemon.notifications import FORMATS, signing
 from daemon.plans import (
+    VENDOR,
     ResourcePlan,
     backfill_from,
-    compile_plans,
     refresh_interval,
     sweep_interval,
+    unfilled,
 )
 from daemon.signatures import signing_key
 
 TOKEN = "element.token"  # noqa: S105 — the name under which the vault has the element token
 CALLBACK = "event.notification.callback.url"
 ENABLED = "event.notification.enabled"
-VENDOR = "event.vendor.type"
-OBJECTS = "event.objects"
 
 RATE_MOST = 10_000  # deliveries a second
 CONCURRENCY_MOST = 100  # deliveries to one callback at once
@@ -51,7 +51,6 @@ _NO_SECRET = re.compile(
     r"(?:url|uri|type|scope|enabled|expir\w*|interval|time|method|header[._]?name)$", re.IGNORECASE
 )
 _CREDENTIALS_IN_URL = re.compile(r"://[^/?#@\s:]*:[^/?#@\s]+@")
-_PLACEHOLDER = re.compile(r"\s*<[^<>]*>\s*")
 _VENDORS = ("polling", "webhook", "webhooks", "both")
 
 
@@ -67,11 +66,6 @@ class Provision:
     secrets: dict[str, str]
     resources: tuple[str, ...]
     callback: str | None
-
-
-def placeholder(value: str | None) -> bool:
-    """Whether *value* is one of the documents' `<PLACEHOLDERS>` that nobody filled in."""
-    return value is not None and _PLACEHOLDER.fullmatch(value) is not None
 
 
 def texts(configuration: Mapping[str, Any]) -> dict[str, str | None]:
@@ -178,7 +172,7 @@ def check(
         with _Gather(problems):
             setting(settings)
     with _Gather(problems):
-        plans = plans_of(element, settings)
+        plans = pollable(element, settings)
     now = datetime.now(UTC)
     for plan in plans:
         # What is left to be filled in ({calendarId}) is no mistake yet: until it is, its polls say what is missing.
@@ -190,20 +184,6 @@ def check(
     if problems:
         raise Invalid(problems)
     return plans
-
-
-def plans_of(element: Element, settings: Mapping[str, str | None]) -> tuple[ResourcePlan, ...]:
-    """The plans of an instance that is polled, were events on; none where webhooks tell of changes."""
-    if not element.polls or not (element.bell or wants_polling(settings)):
-        return ()
-    asked = {k: v for k, v in settings.items() if not (k == OBJECTS and placeholder(v))}
-    return compile_plans(asked, element.poller_defaults)
-
-
-def wants_polling(settings: Mapping[str, str | None]) -> bool:
-    """Whether `event.vendor.type` leaves room for polling."""
-    vendor = settings.get(VENDOR) or ""
-    return vendor.strip().lower() in {"", "polling", "both"} or placeholder(vendor)
 
 
 def _text(value: object) -> str | None:
@@ -237,7 +217,7 @@ class _Gather:
 
 def _check_callback(context: Context, element: Element, value: str) -> str | None:
     # "false" is what the documented API itself shows where there is no callback.
-    if value in {"", "false"} or placeholder(value):
+    if value in {"", "false"} or unfilled(value):
         return None
     problem = context.addresses.check_url(value)
     if problem is not None:
@@ -256,7 +236,7 @@ def _check_enabled(context: Context, element: Element, value: str) -> str | None
 
 def _check_vendor(context: Context, element: Element, value: str) -> str | None:
     vendor = value.strip().lower()
-    if not vendor or placeholder(value):
+    if not vendor or unfilled(value):
         return None
     if vendor not in _VENDORS:
         return f"should be one of {', '.join(_VENDORS)}"
@@ -267,7 +247,7 @@ def _check_vendor(context: Context, element: Element, value: str) -> str | None:
 
 
 def _check_type(context: Context, element: Element, value: str) -> str | None:
-    return None if value in {"", "webhook"} or placeholder(value) else "should be webhook"
+    return None if value in {"", "webhook"} or unfilled(value) else "should be webhook"
 
 
 def _check_format(context: Context, element: Element, value: str) -> str | None:

@@ -13,6 +13,8 @@ from daemon.cli.app import App, Verb, json_option, pass_app
 from daemon.cli.outcome import NOT_LET_IN, Code, judge
 from daemon.config import Config
 from daemon.errors import ConfigError, Outage
+from daemon.outbound.addresses import AddressPolicy
+from daemon.service import destination
 from daemon.store import database, log, vault, writer
 from daemon.store.database import OUTAGE, SCHEMA_VERSION, Connection
 from daemon.store.embedded import embedded_postgres
@@ -93,6 +95,7 @@ async def _findings(app: App) -> list[Finding]:
     ]
     found.append(_elements(config))
     found.append(_vault(config))
+    found.append(_alerts(config))
     found.append(await _database(config))
     return found
 
@@ -130,6 +133,19 @@ def _vault(config: Config) -> Finding:
             "vault key", Code.CONFIGURATION, f"{path} can be read by others", f"chmod 600 {path}"
         )
     return Finding("vault key", Code.OK, str(path))
+
+
+def _alerts(config: Config) -> Finding:
+    to = destination(config)
+    if to is None:
+        return Finding("alerts", Code.OK, "off: [alerts] url says where to")
+    policy = AddressPolicy(allow=config.outbound.allow_networks)
+    problem = policy.check_url(to.url.reveal())
+    if problem is not None:
+        remedy = "correct [alerts] url, then `tidings alerts test` tries it"
+        return Finding("alerts", Code.CONFIGURATION, f"[alerts] url {problem}", remedy)
+    signed = "signed" if to.key is not None else "not signed: [alerts] key is not set"
+    return Finding("alerts", Code.OK, f"to {to.url}, {signed}")
 
 
 async def _database(config: Config) -> Finding:

@@ -25,8 +25,8 @@ from daemon.service import Base
 from daemon.store import alerts, instances, log
 from daemon.store import deliveries as store
 from daemon.store.database import Db
-from daemon.store.reader import Reader
 from daemon.store.log import Entry
+from daemon.store.reader import Reader
 from daemon.store.writer import Unit, append_once
 
 ISO = DatePattern.compile("yyyy-MM-dd'T'HH:mm:ssXXX")

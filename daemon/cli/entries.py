@@ -67,6 +67,9 @@ _SUMMARIES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
         f"positions {data['after'] + 1} to {data['until']} by {data.get('requested_by')}"
     ),
     "callback.disabled": lambda data: str(data.get("reason", "")),
+    "alert.sent": lambda data: (
+        f"about {data['about']}" + (f", given up: {data['error']}" if data["error"] else "")
+    ),
 }
 
 

@@ -1,6 +1,7 @@
 """`tidings instances`: how each is, and switching it off and on."""
 
 import asyncio
+import getpass
 from collections.abc import Iterable
 from typing import Any
 
@@ -8,15 +9,14 @@ import asyncpg
 import click
 
 from daemon import elements as registry
-from daemon.api.provision import plans_of
 from daemon.cli import entries
 from daemon.cli.app import App, Verbs, json_option, pass_app
 from daemon.cli.display import as_text, shown
 from daemon.cli.outcome import Failed
-from daemon.elements import Registry
+from daemon.elements import Registry, watching
 from daemon.errors import Invalid, NotFound
 from daemon.model import Instance
-from daemon.store import deliveries, log, objects, writer
+from daemon.store import alerts, deliveries, log, objects, writer
 from daemon.store import instances as store
 from daemon.store.database import Conn, Db
 from daemon.store.log import Entry
@@ -129,12 +129,14 @@ def poll(app: App, instance_id: int, wait: float | None) -> None:
 
 
 async def _poll(app: App, instance_id: int, wait: float | None) -> list[asyncpg.Record]:
-    async with app.base() as base:
+    settings = app.config()
+    known = registry.load(settings.elements.directories)
+    async with app.base(settings) as base:
         instance = await _instance(base.pool, instance_id)
-        if not instance.polled:
-            why = "off" if instance.disabled else "not set up for polling"
+        why = _unpolled(known, instance)
+        if why is not None:
             raise Failed(
-                f"instance {instance_id} is {why}", remedy=f"`tidings instances show {instance_id}`"
+                f"instance {instance_id} {why}", remedy=f"`tidings instances show {instance_id}`"
             )
         if not await writer.owned(base.pool):
             raise Failed(
@@ -154,6 +156,19 @@ async def _poll(app: App, instance_id: int, wait: float | None) -> list[asyncpg.
         return found
 
 
+def _unpolled(known: Registry, instance: Instance) -> str | None:
+    """Why no poller reads *instance*; None where one does."""
+    if instance.disabled:
+        return "is off"
+    if not instance.notifies:
+        return "is not polled: event.notification.enabled is not true"
+    try:
+        plans = watching.polled(known.get(instance.element_key), instance)
+    except (Invalid, NotFound) as error:
+        return f"cannot be polled: {error}"
+    return None if plans else "is not polled: its changes come by webhooks alone"
+
+
 @instances.command()
 @click.argument("instance_id", metavar="ID", type=int)
 @click.option(
@@ -170,7 +185,8 @@ def pause(app: App, *, instance_id: int, callback: bool, reason: str) -> None:
             row = await _callback(conn, instance_id)
             if row["state"] == "disabled":
                 return []
-            return [deliveries.callback_entry("callback.disabled", row["id"], instance_id, reason)]
+            entry = deliveries.callback_entry("callback.disabled", row["id"], instance_id, reason)
+            return [alerts.by_hand(entry, getpass.getuser())]
         if instance.disabled:
             return []
         return [await _switched(conn, known, instance, disabled=True)]
@@ -233,15 +249,10 @@ async def _change(app: App, entries_of: Any, *, poll: int | None = None) -> list
 
 
 async def _switched(conn: Conn, known: Registry, instance: Instance, *, disabled: bool) -> Entry:
-    polled = [row["resource"] for row in await objects.cursors(conn, instance.id)]
-    try:
-        element = known.get(instance.element_key)
-        plans = plans_of(element, instance.configuration) if instance.notifies else ()
-        polled = [plan.resource for plan in plans]
-    except (Invalid, NotFound):
-        pass  # its element is gone or reads it otherwise now: it goes on with those it has
+    so_far = [row["resource"] for row in await objects.cursors(conn, instance.id)]
+    resources = watching.resources(known, instance, so_far=so_far)
     kind = "instance.disabled" if disabled else "instance.enabled"
-    return store.changed(kind, instance, resources=polled, disabled=disabled)
+    return store.changed(kind, instance, resources=resources, disabled=disabled)
 
 
 async def _instance(db: Db, instance_id: int) -> Instance:

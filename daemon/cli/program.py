@@ -8,6 +8,7 @@ from contextlib import suppress
 import click
 
 from daemon import service
+from daemon.cli.alerts import alerts
 from daemon.cli.app import App, Verbs, config_option
 from daemon.cli.check import check
 from daemon.cli.deliveries import callbacks, deliveries
@@ -61,6 +62,7 @@ for verb in (
     deliveries,
     log,
     replay,
+    alerts,
     rebuild,
     vault,
     listen,

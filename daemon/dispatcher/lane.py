@@ -133,28 +133,30 @@ class Lane:
 
         While rows were left out it takes those up to the last row that it has; `read` says how far it came.
         """
+        reads_to, later, skip = self._reads_to, self._later, self.skip
         for notification in notifications:
-            if notification.position <= self.read:
+            position = notification.position
+            if position <= self.read:
                 continue
-            if notification.position > self._reads_to:
+            if position > reads_to:
                 break
             self.read = notification.last
             if self.replay is not None and not self.replay.selects(notification):
                 continue
-            if (item := self._later.pop(notification.position, None)) is not None:
-                self.skip.discard(item.position)
+            if later and (item := later.pop(position, None)) is not None:
+                skip.discard(position)
                 self._readmit(item)
                 continue
-            if notification.position in self.skip:
-                self.skip.discard(notification.position)
+            if position in skip:
+                skip.discard(position)
                 continue
-            item = Item(notification.position, notification.objects, notification)
+            item = Item(position, notification.objects, notification)
             self._enter(item)
-            self._fresh[item.position] = item
-            if item.blockers == 0:
-                self._ready.append(item)
-            else:
+            self._fresh[position] = item
+            if item.blockers:
                 self._may_park = True
+            else:
+                self._ready.append(item)
 
     def restore(
         self,

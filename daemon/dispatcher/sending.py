@@ -62,6 +62,9 @@ class Verdict(NamedTuple):
     gone: bool = False
 
 
+_ACCEPTED = {status: Verdict(delivered=True, status=status) for status in OK}
+
+
 class Letterhead:
     """What all requests to one callback have in common, written once for its *url* and *settings* (secrets in clear).
 
@@ -152,8 +155,8 @@ async def attempt(sender: Sender, to: Target, message: bytes) -> Verdict:
 def judge(answer: Answer) -> Verdict:
     """Any 2xx is success; a redirect is a failure; 410 ends the callback; 429 and 503 may ask for quiet."""
     status = answer.status
-    if status in OK:
-        return Verdict(delivered=True, status=status)
+    if (accepted := _ACCEPTED.get(status)) is not None:
+        return accepted
     said = answer.body[:200].decode("utf-8", "replace").strip()
     error = f"answered {status}" + (f": {said}" if said else "")
     quiet = 0.0

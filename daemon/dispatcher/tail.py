@@ -7,6 +7,8 @@ log ──look──► lanes with room
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 
 import asyncpg
 
@@ -193,7 +195,9 @@ def _offer(lane: Lane, notifications: Sequence[Notification]) -> None:
     if lane.replay is None:
         # What came while the instance had no address is nobody's, also for a lane that has not heard of that
         # yet; but it can be asked for.
-        lane.skip.update(n.position for n in notifications if n.instance.callback_url is None)
+        for instance, some in groupby(notifications, key=attrgetter("instance")):
+            if instance.callback_url is None:
+                lane.skip.update(notification.position for notification in some)
     lane.offer(notifications)
 
 

@@ -9,6 +9,7 @@ An element is described in a TOML file (`definition`, `hook_definition`), read b
     address         authentication  paging  reading    the API side
     verification    challenges  hooks                  the webhook side
     connection      one instance's signed requests, refreshed when its token expires
+    watching        which resources of an instance are polled
     simulators/     servers that behave like providers, for tests and the demo
 """
 

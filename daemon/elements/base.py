@@ -17,7 +17,6 @@ from daemon.errors import Unauthorized
 from daemon.model import (
     FeedPage,
     Incoming,
-    Instance,
     Json,
     Page,
     Query,
@@ -170,8 +169,9 @@ class Element(Protocol):
     async def tend(self, http: Http, settings: Settings, address: str) -> dict[str, str]:
         """Do what the account needs done at the provider: have its webhooks, and have them posted to *address*.
 
-        Called when the instance has come or changed, and every `tend_interval`; *http* is the instance's
-        connection.  Returns settings to keep (ids), none where nothing is new.
+        Where *settings* have events off, or polls alone, that is to have none.  Called when the instance has come or
+        changed, every `tend_interval`, and a last time, with events off, when it was deleted; *http* is the
+        instance's connection.  Returns settings to keep (ids), none where nothing is new.
         """
 
     def read(self, http: Http, settings: Settings, query: Query) -> AsyncGenerator[Page]:
@@ -185,7 +185,8 @@ class Element(Protocol):
     ) -> AsyncGenerator[Page] | None:
         """The records deleted after *since*, from the provider's own channel; None where it has none.
 
-        Of a record only its id may be there.
+        Of a record only its id may be there.  Raises `DeletionsLost`, after what it has, where the channel does not
+        tell all of them: it looks back only so far, or shows only so many.
         """
 
     def inventory(
@@ -237,8 +238,3 @@ class Element(Protocol):
         that the element itself has (one per application, not per account), where it has one.
         Raises `BadSignature`, or `Invalid` for a body that cannot be read.
         """
-
-
-def is_polled(element: Element, instance: Instance) -> bool:
-    """Whether polls find the changes of *instance*: it wants that, or its webhooks alone could not tell them."""
-    return element.polls and instance.notifies and (instance.wants_polling or element.bell)

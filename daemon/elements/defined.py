@@ -10,7 +10,7 @@ from daemon.elements.base import Http, Settings
 from daemon.elements.definition import CONDITION, Definition, Resource, moved
 from daemon.elements.parameters import describe
 from daemon.elements.reading import Reader, base
-from daemon.elements.verification import Verifier, verify_parameter
+from daemon.elements.verification import Verifier
 from daemon.errors import ConfigError, Invalid, Unauthorized
 from daemon.model import FeedPage, Incoming, Json, Page, Query, Received, Reply, Request
 
@@ -189,8 +189,6 @@ class Defined:
         hook = self.definition.webhook
         if hook is None:
             raise Invalid({"element": f"{self.key} has no webhooks"})
-        if hook.secret_parameter is not None:
-            verify_parameter(hook.secret_parameter, incoming, settings)
         if self._verifier is not None:
             self._verifier.verify(incoming, settings)
         body = hooks.parse(hook, incoming)

@@ -59,13 +59,6 @@ class Signature(Table):
         return self
 
 
-class SecretParameter(Table):
-    """`[webhook.secret_parameter]`: a secret in the query of the address, for providers that do not sign."""
-
-    name: Annotated[str, Field(min_length=1)] = "token"
-    key: Key = "webhook.token"
-
-
 class Match(Table):
     """A value that stands somewhere in the request."""
 
@@ -144,7 +137,6 @@ class Webhook(Table):
     unsigned: bool = False
     unguessable: bool = False
     signature: Signature | None = None
-    secret_parameter: SecretParameter | None = None
     routing_key: Key | None = None
     json_fields: list[str] = Field(default_factory=list)
     ignore: list[Match] = Field(default_factory=list)
@@ -154,22 +146,14 @@ class Webhook(Table):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        proofs = [
-            self.signature is not None,
-            self.secret_parameter is not None,
-            self.unsigned,
-            self.unguessable,
-        ]
-        if not any(proofs):
+        proven = self.signature is not None or self.unguessable
+        if not proven and not self.unsigned:
             raise ValueError(
                 "signature is missing: give [webhook.signature], or unguessable = true for a provider that does not "
-                "sign, or [webhook.secret_parameter] where the secret has to be a query parameter, or unsigned = true "
-                "where everybody who knows the address may post"
+                "sign, or unsigned = true where everybody who knows the address may post"
             )
-        if self.unsigned and sum(proofs) > 1:
-            raise ValueError(
-                "unsigned = true contradicts signature, secret_parameter and unguessable: remove it"
-            )
+        if proven and self.unsigned:
+            raise ValueError("unsigned = true contradicts signature and unguessable: remove it")
         if (self.routing_key is None) != (self.events.route is None):
             raise ValueError("routing_key and events.route belong together")
         for source in (self.events.route, self.events.id, *(one.source for one in self.ignore)):

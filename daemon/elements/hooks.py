@@ -37,9 +37,7 @@ def parse(webhook: Webhook, incoming: Incoming) -> Body:
     if incoming.method not in webhook.methods:
         raise Invalid({"method": f"should be {' or '.join(webhook.methods)}"})
     if incoming.method == "GET":
-        hidden = {webhook.secret_parameter.name} if webhook.secret_parameter else set()
-        pairs = [(name, value) for name, value in incoming.query.items() if name not in hidden]
-        return _fields(webhook, pairs)
+        return _fields(webhook, list(incoming.query.items()))
     kind = incoming.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind == "application/x-www-form-urlencoded":
         try:

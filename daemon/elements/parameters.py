@@ -40,9 +40,6 @@ def _of_webhook(hook: Webhook) -> Iterator[Parameter]:
     if hook.signature is not None and hook.signature.secret_file is None:
         name = "Signing secret of the webhooks"
         yield Parameter(hook.signature.key, name, type="PASSWORD", secret=True)
-    if hook.secret_parameter is not None:
-        name = "Secret in the webhook's address"
-        yield Parameter(hook.secret_parameter.key, name, type="PASSWORD", secret=True)
     for challenge in hook.challenge:
         for key in (challenge.key, challenge.verify_key):
             if key is not None:

@@ -2,12 +2,11 @@
 
 import base64
 import binascii
-import hmac
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from daemon.elements.base import Settings
-from daemon.elements.hook_definition import SecretParameter, Signature
+from daemon.elements.hook_definition import Signature
 from daemon.elements.paths import places
 from daemon.errors import BadSignature
 from daemon.model import Incoming
@@ -104,18 +103,6 @@ class Verifier:
         seconds = int(stamp) / (1000 if told.timestamp_unit == "milliseconds" else 1)
         if abs(self._now().timestamp() - seconds) > told.tolerance:
             raise BadSignature(f"the timestamp is more than {told.tolerance} s away from now")
-
-
-def verify_parameter(told: SecretParameter, incoming: Incoming, settings: Settings | None) -> None:
-    """Return if the query of *incoming* holds the instance's secret; raise `BadSignature`."""
-    secret = (settings or {}).get(told.key)
-    if not secret:
-        raise BadSignature(f"only an instance with {told.key} can be posted to")
-    given = incoming.query.get(told.name, "")
-    if not hmac.compare_digest(
-        given.encode("utf-8", "surrogateescape"), secret.encode("utf-8", "surrogateescape")
-    ):
-        raise BadSignature(f"the query parameter {told.name} is not the instance's {told.key}")
 
 
 def decoded(text: str, encoding: str) -> bytes:

@@ -1,6 +1,7 @@
 """A notification, as it is read from the log."""
 
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import NamedTuple
 
 import orjson
@@ -55,7 +56,13 @@ def raw(notification: Notification) -> bytes:
     """The `raw` part: a webhook's body as the provider sent it, or a poll's records with when and what."""
     if notification.polled is None:
         return (notification.raw or "{}").encode()
-    kind = orjson.dumps(notification.changes[0].object_type).decode()
+    kind = _quoted(notification.changes[0].object_type)
     records = ",".join([change.data or "{}" for change in notification.changes])
     milliseconds = (notification.polled - EPOCH) // _MILLISECOND
     return f'{{{kind}:[{records}],"pollDate":{milliseconds},"objectType":{kind}}}'.encode()
+
+
+@lru_cache(maxsize=256)
+def _quoted(text: str) -> str:
+    """*text* as JSON."""
+    return orjson.dumps(text).decode()

@@ -4,18 +4,24 @@
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from daemon.dates import DatePattern
+from daemon.dates import EPOCH, DatePattern
 from daemon.errors import Invalid
 from daemon.plans.values import Values, unfilled
 
+VENDOR = "event.vendor.type"
 BACKFILL = "event.poller.backfill"
 SWEEP_INTERVAL = "event.poller.sweep_interval"
 
-_EVER = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST_MINUTES = 999_999_999.0  # about 1,900 years: as with the refresh interval
+
+
+def leaves_to_polls(configuration: Mapping[str, str | None]) -> bool:
+    """Whether `event.vendor.type` leaves the finding of changes to polls: unless it says that webhooks tell of them."""
+    vendor = (configuration.get(VENDOR) or "").strip()
+    return vendor.lower() in {"", "polling", "both"} or unfilled(vendor)
 
 
 def backfill_from(configuration: Mapping[str, str | None]) -> datetime | None:
@@ -24,7 +30,7 @@ def backfill_from(configuration: Mapping[str, str | None]) -> datetime | None:
     if wanted.lower() in {"", "false"} or unfilled(wanted):
         return None
     if wanted.lower() == "true":
-        return _EVER
+        return EPOCH
     for form in ("yyyy-MM-dd'T'HH:mm:ssXXX", "yyyy-MM-dd"):
         try:
             return DatePattern.compile(form).parse(wanted)

@@ -7,10 +7,10 @@ from weakref import WeakValueDictionary
 import structlog
 
 from daemon.elements import Registry
-from daemon.elements.base import is_polled
 from daemon.errors import Invalid, NotFound
 from daemon.model import Instance
-from daemon.poller.poller import Poller, Polling
+from daemon.poller.poller import Poller
+from daemon.poller.polling import Polling
 
 log = structlog.get_logger()
 
@@ -87,16 +87,14 @@ class Pollers:
         self._revisions[instance.id] = instance.revision
         try:
             element = self._elements.get(instance.element_key)
-            poller = (
-                Poller(self._polling, instance, element) if is_polled(element, instance) else None
-            )
+            poller = Poller(self._polling, instance, element)
         except (Invalid, NotFound) as error:
             # It was right when it was stored: an element file has changed since.
             log.error(  # noqa: TRY400 — the sentence says all; a trace would say less
                 "instance cannot be polled", instance=instance.id, error=str(error)
             )
             return
-        if poller is None or not poller.resources:
+        if not poller.resources:
             return
         task = group.create_task(
             self._run(instance, poller, first_after), name=f"poll {instance.id}"

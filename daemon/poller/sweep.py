@@ -6,20 +6,15 @@ as well.  What would delete too much of what is known stops and asks: a provider
 data, or an account that lost a permission, looks just like a mass deletion.
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from datetime import datetime
-from hashlib import blake2b
-from types import MappingProxyType
 
-import orjson
-
-from daemon.dates import EPOCH
-from daemon.elements.base import Element, Http, Settings
 from daemon.errors import Refused
-from daemon.model import Change, ChangeType, Page
-from daemon.plans import ResourcePlan
-from daemon.poller.reading import elements_fault, heard, identified
+from daemon.model import Page
+from daemon.plans import ResourcePlan, sweep_interval
+from daemon.poller.judging import Judge, deleted
+from daemon.poller.rounds import Round
+from daemon.poller.source import identified
 
 BRAKE_LEAST = 10
 """So few deletions at once are never too many."""
@@ -32,40 +27,6 @@ class SweepRefused(Refused):
     """A sweep would delete more than a person allowed: look at the provider, then allow it or leave it."""
 
 
-def deleted(
-    plan: ResourcePlan,
-    object_id: str,
-    changed: datetime | None = None,
-    *,
-    known: Mapping[str, str] = MappingProxyType({}),
-) -> Change:
-    """The change that says that an object is no more.  Of the record its id is left, and what is *known* of it."""
-    return Change(
-        object_type=plan.resource,
-        object_id=object_id,
-        change=ChangeType.DELETED,
-        changed=changed,
-        fingerprint=blake2b(b"deleted", digest_size=16).digest(),
-        data=orjson.dumps({plan.id_path.text if plan.id_path else "id": object_id, **known}),
-    )
-
-
-def deletions(
-    element: Element, http: Http, settings: Settings, plan: ResourcePlan, since: datetime
-) -> AsyncGenerator[list[str]] | None:
-    """Ids that the provider's own channel names as deleted after *since*, a page at a time; None without one."""
-    pages = element.deletions(http, settings, plan.query(since, since).resource, since)
-    if pages is None:
-        return None
-
-    async def ids() -> AsyncGenerator[list[str]]:
-        async with aclosing(heard(pages)) as answers:
-            async for page in answers:
-                yield [object_id for object_id, _ in identified(plan, page)]
-
-    return ids()
-
-
 def brake(plan: ResourcePlan, *, left: int, known: int, limit: float) -> None:
     """Raise `SweepRefused` when *left* objects to delete are more than the share *limit* of those *known*."""
     if left > BRAKE_LEAST and left > limit * known:
@@ -75,39 +36,74 @@ def brake(plan: ResourcePlan, *, left: int, known: int, limit: float) -> None:
         )
 
 
-async def missing(
-    element: Element,
-    http: Http,
-    settings: Settings,
-    plan: ResourcePlan,
-    *,
-    known: set[str],
-    limit: float,
-    allowed: bool,
-    see: Callable[[Page], Awaitable[None]] | None = None,
-) -> list[str] | None:
-    """Those of *known* that are no more, by a complete inventory; None where the element has none.
+async def tell_deleted(one: Round, told: AsyncGenerator[list[str]], live: set[str]) -> int:
+    """Append the deletions that the provider tells; how many.  Raises what the element raises, `DeletionsLost` too.
 
-    *known* must have been read before: what is created meanwhile is not missing.  *see* is shown every page.  Raises
-    `SweepRefused` when it would be more than the share *limit* of them, unless a person *allowed* it.
+    Those *live* in the same round came back since, or went only now: then the next round is told so again.
+    One that is not known may be older than the baseline, whose rounds showed only what was new.
     """
-    resource = plan.query(EPOCH, EPOCH).resource
-    pages = element.inventory(http, settings, resource)
+    count = 0
+    async with aclosing(told):
+        async for ids in told:
+            known = await one.ledger.known(ids)
+            news = [
+                i
+                for i in ids
+                if i not in live
+                and (not known[i]["deleted"] if i in known else not one.plan.complete)
+            ]
+            count += await _delete(one, news)
+    return count
+
+
+async def sweep(one: Round, judge: Judge, *, now: bool) -> tuple[int, bool]:
+    """Append what an inventory shows to be gone, or edited; how many, and whether one was taken.
+
+    *now* and not only at its interval, and so is the first of this poller where hints may have been lost.  Raises
+    what the element raises, and `SweepRefused`.
+    """
+    progress, whole = one.progress, one.source.element.edits_undated
+    every = sweep_interval(one.configuration, one.source.element.sweep_interval)
+    now = now or (whole and not progress.compared)
+    if not now and one.polling.monotonic() - progress.swept_at < every:
+        return 0, False
+    edited = 0
+
+    async def compare(page: Page) -> None:
+        nonlocal edited
+        edited += await judge.take(page)
+
+    left = await _missing(one, see=compare if whole else None)
+    if left is None:
+        return 0, False
+    progress.compared = True
+    return edited + await _delete(one, left), True
+
+
+async def _missing(
+    one: Round, *, see: Callable[[Page], Awaitable[None]] | None
+) -> list[str] | None:
+    """What is known and no more, by a complete inventory; None where there is none.  *see* is shown every page."""
+    pages = one.source.inventory()
     if pages is None:
         return None
-    left = set(known)
-    async with aclosing(heard(pages)) as answers:
+    # Read before the inventory begins: what is created meanwhile is not missing.
+    left = await one.ledger.present()
+    known = len(left)
+    async with aclosing(pages) as answers:
         async for page in answers:
-            left.difference_update(object_id for object_id, _ in identified(plan, page))
+            left.difference_update(object_id for object_id, _ in identified(one.plan, page))
             if see is not None:
                 await see(page)
-    if not allowed:
-        brake(plan, left=len(left), known=len(known), limit=limit)
+    brake(one.plan, left=len(left), known=known, limit=one.sweep_limit)
     if len(left) > ASK_MOST:
         return sorted(left)
-    with elements_fault():
-        return [
-            object_id
-            for object_id in sorted(left)
-            if await element.gone(http, settings, resource, object_id) is not False
-        ]
+    return [
+        object_id for object_id in sorted(left) if await one.source.gone(object_id) is not False
+    ]
+
+
+async def _delete(one: Round, ids: list[str]) -> int:
+    """Append that *ids* are no more; how many of them were there."""
+    changes = [deleted(one.plan, object_id) for object_id in ids]
+    return await one.ledger.tell(changes, one.polling.clock())

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from daemon.model import Instance
-from daemon.store import instances, log, vault
+from daemon.store import instances, log, objects, vault
 from daemon.store.database import Pool
 
 
@@ -115,6 +115,10 @@ class Directory:
             if self._changes == changes and self._instances.get(instance.id) is instance:
                 self._settings[instance.id] = found
             return found
+
+    async def polled_so_far(self, instance_id: int) -> list[str]:
+        """The resources of which it is known how far they are polled; raises one of `OUTAGE`."""
+        return [row["resource"] for row in await objects.cursors(self._pool, instance_id)]
 
     def forget_settings(self, instance_id: int) -> None:
         """Read the instance's secrets anew next time: the vault has others now."""

@@ -9,7 +9,7 @@ import pytest
 from heart import opening, until, until_row, writing
 from structlog.testing import capture_logs
 
-from daemon import webhook_urls
+from daemon import caretaker, webhook_urls
 from daemon.caretaker import Caretaker
 from daemon.connections import Connections
 from daemon.elements import Registry, built_in
@@ -19,7 +19,7 @@ from daemon.elements.simulators.sageone import Sage
 from daemon.errors import Transient, Unauthorized
 from daemon.model import Instance, Request
 from daemon.outbound.client import Client
-from daemon.store import database, instances, vault
+from daemon.store import database, instances, objects, vault
 from daemon.store.directory import Directory
 from daemon.store.log import SELF
 from daemon.store.writer import Unit, Writer
@@ -36,9 +36,15 @@ class Tended(Defined):
     tended: list[str]
     fails = 0
 
+    asks = ""
+    answered: list[int]
+
     async def tend(self, http: Http, settings: Settings, address: str) -> Mapping[str, str]:  # type: ignore[override]  # a test's
-        """Note the address; say an id the first time."""
-        self.tended.append(address)
+        """Note the address, or that none is wanted; say an id the first time."""
+        wanted = settings.get("event.notification.enabled") == "true"
+        self.tended.append(address if wanted else f"not {address}")
+        if self.asks:
+            self.answered.append((await http.send(Request("GET", self.asks))).status)
         if self.fails:
             self.fails -= 1
             raise Transient("not now")
@@ -126,6 +132,7 @@ async def world(
     ):
         await writer.append(opening())
         element = Tended(built_in("sageone")._written, stand_in=origin)
+        element.answered = []
         element.tended, element.keep_alive, element.tend_interval = [], keep_alive, tend
         directory = Directory(pool=pool, keys=keys)
         await directory.load()
@@ -185,7 +192,31 @@ def test_a_grant_that_is_lost_disables_the_instance(dsn: str, keys: vault.Keys, 
     with capture_logs() as logs:
         run(main())
     [told] = [one for one in logs if one["event"] == "instance disabled"]
-    assert "PATCH /instances/{id} with providerData.code" in told["remedy"]
+    path = f"/elements/api-v2/instances/{told['instance']}"
+    assert f"PATCH {path} with a new providerData.code" in told["remedy"]
+    assert f"PUT {path}/enabled" in told["remedy"]
+
+
+def test_who_is_disabled_keeps_what_is_known(dsn: str, keys: vault.Keys, run: Run) -> None:
+    """An instance that its element does not understand any more is disabled, and still known is how far it is polled."""
+
+    async def main() -> None:
+        async with world(dsn, keys) as w:
+            made = await w.create()
+            strange = {**made.configuration, "event.objects": "nothing"}
+            entry = instances.changed(
+                "instance.configured", made, resources=("customers",), configuration=strange
+            )
+            polled = objects.poll_entry(
+                "poll.baseline", made.id, "customers", cursor=made.created, baseline=made.created
+            )
+            await w.writer.append(Unit([entry, polled], instance_id=made.id))
+            await w.connections.disable(made.id, "access was not granted")
+            await w.directory.refresh()
+            assert w.now().disabled
+            assert ["customers"] == await w.directory.polled_so_far(made.id)
+
+    run(main())
 
 
 def test_a_provider_that_is_away_disables_nobody(dsn: str, keys: vault.Keys, run: Run) -> None:
@@ -268,5 +299,95 @@ def test_trouble_at_one_account(dsn: str, keys: vault.Keys, run: Run) -> None:
                 await until(lambda: len(w.element.tended) == 1)
                 await w.create()
                 await until(lambda: len(w.element.tended) == 2)
+
+    run(main())
+
+
+def address_of(instance: Instance) -> str:
+    """Where its webhooks go."""
+    return f"{PUBLIC}/elements/api-v2/events/sageone/{webhook_urls.encode_id(instance.id)}"
+
+
+async def delete(w: World, instance: Instance) -> None:
+    """What DELETE /instances/{id} appends: its secrets go with it."""
+    entry = instances.changed("instance.deleted", instance, resources=())
+    await w.writer.append(Unit([entry], instance_id=instance.id, forget=True))
+    await w.directory.refresh()
+
+
+def test_webhooks_of_a_deleted_instance_are_taken_back(
+    dsn: str, keys: vault.Keys, run: Run
+) -> None:
+    """An instance that is deleted, disabled or not, has its webhooks removed once, by the credentials that it had."""
+
+    async def main() -> None:
+        async with world(dsn, keys, tend=3600) as w, w.caring():
+            w.element.asks = f"{w.element.definition.connection.base}/contacts"  # type: ignore[union-attr]  # Sage has one
+            first, second = await w.create(), await w.create()
+            await until(lambda: len(w.element.answered) == 2)
+            off = instances.changed("instance.disabled", second, resources=(), disabled=True)
+            await w.writer.append(Unit([off], instance_id=second.id))
+            await w.directory.refresh()
+            await delete(w, first)
+            await delete(w, second)
+            await until(lambda: len(w.element.answered) == 4)
+            unwanted = {f"not {address_of(one)}" for one in (first, second)}
+            assert unwanted == set(w.element.tended[2:])
+            assert [200] * 4 == w.element.answered
+            assert 0 == await w.directory._pool.fetchval("SELECT count(*) FROM vault")
+            assert {} == w.caretaker._tended
+
+    run(main())
+
+
+def test_a_provider_that_does_not_take_webhooks_back(
+    dsn: str, keys: vault.Keys, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A provider that fails, or does not answer in time, is asked once; it is logged, and others are looked after."""
+    monkeypatch.setattr(caretaker, "LEAVE_MOST", 0.05)
+
+    async def main() -> None:
+        async with world(dsn, keys, tend=3600) as w, w.caring():
+            first, second = await w.create(), await w.create()
+            await until(lambda: len(w.element.tended) == 2)
+            with capture_logs() as logs:
+                w.element.fails = 1
+                await delete(w, first)
+                await until(lambda: len(w.element.tended) == 3)
+                w.element.asks = f"{w.element.definition.connection.base}/contacts"  # type: ignore[union-attr]  # Sage has one
+                w.sage.slow(0.5)
+                await delete(w, second)
+                await until(lambda: len(logs) >= 2)
+                w.element.asks = ""
+                third = await w.create()
+                await until(lambda: address_of(third) in w.element.tended)
+            said = [one["instance"] for one in logs if "may be left" in one["event"]]
+            assert [first.id, second.id] == said
+
+    run(main())
+
+
+def test_webhooks_are_taken_back_where_events_are_switched_off(
+    dsn: str, keys: vault.Keys, run: Run
+) -> None:
+    """An instance whose events are switched off is tended once more, so that its webhooks go, and then no more."""
+
+    async def main() -> None:
+        async with world(dsn, keys, tend=0.02) as w, w.caring():
+            instance = await w.create()
+            await until(lambda: len(w.element.tended) >= 2)
+            configuration = {**instance.configuration, "event.notification.enabled": "false"}
+            entry = instances.changed(
+                "instance.configured", instance, resources=(), configuration=configuration
+            )
+            await w.writer.append(Unit([entry], instance_id=instance.id))
+            await w.directory.refresh()
+            await until(lambda: f"not {address_of(instance)}" in w.element.tended)
+            other = await w.create()
+            for _ in range(3):
+                before = len(w.element.tended)
+                await until(lambda before=before: len(w.element.tended) > before)
+            assert 1 == w.element.tended.count(f"not {address_of(instance)}")
+            assert address_of(other) == w.element.tended[-1]
 
     run(main())

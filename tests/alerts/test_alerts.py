@@ -411,7 +411,9 @@ def test_the_database_may_go_away(dsn: str, keys: Keys, run: Run) -> None:
             at = await world.append(given_up(one))
             assert at > before
             with capture_logs() as lines:
-                await until(lambda: any("waiting for the database" in one["event"] for one in lines))
+                await until(
+                    lambda: any("waiting for the database" in one["event"] for one in lines)
+                )
             assert [] == operator.posted
             proxy.refusing = False
             await operator.told(1)

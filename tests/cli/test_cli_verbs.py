@@ -36,24 +36,23 @@ def in_log(work: Callable[[service.Base], Coroutine[Any, Any, Any]]) -> Any:
     return asyncio.run(main())
 
 
-def make_instance(**more: Any) -> int:
-    """Add an instance of the workshop; its id."""
+def make_instance(element: str = "workshop", settings: Any = (), **more: Any) -> int:
+    """Add an instance, of the workshop as a rule; its id."""
 
     async def add(base: service.Base) -> int:
         entry = instances.entry(
             "instance.created",
             organization_id=1,
             user_id=1,
-            element_key="workshop",
+            element_key=element,
             hub="crm",
             name="the workshop",
             tags=["a"],
-            configuration=WORKSHOP,
-            token_digest=instances.digest("token"),
-            disabled=False,
+            configuration=WORKSHOP | dict(settings),
+            token_digest=instances.digest(f"token{element}{settings}{more}"),
             callback=WORKSHOP["event.notification.callback.url"],
             resources=["customers", "orders"],
-            **more,
+            **{"disabled": False, **more},
         )
         async with base.pool.acquire() as conn:
             return (await append_once(conn, base.keys, Unit([entry]))).position
@@ -224,6 +223,23 @@ def test_a_poll_needs_a_daemon(tidings: Caller) -> None:
     assert "no daemon runs" in tidings.err
 
 
+def test_a_poll_needs_somebody_who_polls(tidings: Caller) -> None:
+    """`instances poll` says of an instance that no poller reads why that is, and of no other."""
+    by_webhooks = {"event.vendor.type": "webhooks"}
+    # Dropbox only rings: what its webhooks mean is read, whatever event.vendor.type says.
+    for element, settings, off, why in (
+        ("hubspot", by_webhooks, False, "its changes come by webhooks alone"),
+        ("dropbox", by_webhooks, False, "no daemon runs"),
+        ("workshop", {"event.vendor.type": "<EVENT_VENDOR_TYPE>"}, False, "no daemon runs"),
+        ("workshop", {"event.notification.enabled": "false"}, False, "enabled is not true"),
+        ("workshop", {}, True, "is off"),
+        ("gone", {}, False, "cannot be polled: there is no element 'gone'"),
+    ):
+        instance = make_instance(element, settings, disabled=off)
+        assert 1 == tidings("instances", "poll", instance)
+        assert why in tidings.err, (element, settings)
+
+
 def test_the_log_in_lines(tidings: Caller) -> None:
     """`log tail` shows the last entries in order; --instance, --kind and -n choose."""
     instance = make_instance()
@@ -315,7 +331,7 @@ def test_check_says_that_all_is_well(tidings: Caller) -> None:
     found: Any = tidings.json("check")
 
     assert found["ok"] is True
-    assert ["configuration", "elements", "vault key", "database"] == [
+    assert ["configuration", "elements", "vault key", "alerts", "database"] == [
         one["name"] for one in found["checks"]
     ]
     assert all(one["ok"] for one in found["checks"])

@@ -112,6 +112,8 @@ class History:
         self.interloper = interloper
         self.truth = Truth()
         self.polls = self.made = 0
+        self.absences: tuple[int, ...] = ()
+        """Days that may pass without a poll; none as a rule, for grants die of them at some providers."""
         self.poller = self._new_poller()
 
     def _new_poller(self) -> Poller:
@@ -163,6 +165,8 @@ class History:
         while truth.changes < changes:
             self.change()
             self.clock.advance(self.rng.choice([0, 0, 1, 2, 40, 70, 300]))
+            if self.absences and self.rng.random() < 0.03:
+                await self._away(self.rng.choice(self.absences))
             # Seldom enough for several pages to be read, with times well beyond the overlap of two polls.
             if self.rng.random() < 0.1:
                 await self.poll()
@@ -174,6 +178,13 @@ class History:
         verdict = await self._rested()
         verdict.lost += lost
         return verdict
+
+    async def _away(self, days: int) -> None:
+        """Nobody looks for *days*, and then perhaps nothing happens for a few more."""
+        self.clock.advance(86_400 * days)
+        for _ in range(self.rng.choice([0, 5])):
+            self.clock.advance(86_400)
+            await self.poll(troubled=False)
 
     async def _rested(self) -> Verdict:
         """Poll without trouble, and judge."""

@@ -63,7 +63,7 @@ RESOURCE = API + "[resources.orders]\n"
         (HOOK + "types = { a = 'CREATED' }", "webhook.events: type is missing"),
         (HOOK + "type = 'action'\ntypes = { a = 'MADE' }", "webhook.events.types.a: should be one of 'CREATED', 'UPDATED'"),
         (HOOK + "route = 'account'", "webhook: routing_key and events.route belong together"),
-        (HOOK + "[webhook.secret_parameter]", "webhook: unsigned = true contradicts signature, secret_parameter and unguessable"),
+        (HOOK.replace("unsigned = true", "unsigned = true\nunguessable = true"), "webhook: unsigned = true contradicts signature and unguessable"),
         (HOOK + "[webhook.signature]\nheader = 'X'\ntext = '{url}'", "webhook.signature: text should hold {body}"),
         (HOOK + "[webhook.signature]\nheader = 'X'\ntext = '{time}{body}'", "webhook.signature: text: {time} is unknown"),
         (HOOK + "[webhook.signature]\nheader = 'X'\ntext = '{timestamp}{body}'", "webhook.signature: timestamp_header is missing"),

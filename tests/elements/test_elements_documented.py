@@ -22,7 +22,6 @@ TABLES = {
     "`deleted`": definition.Deleted,
     "`[webhook]`": hook_definition.Webhook,
     "`[webhook.signature]`": hook_definition.Signature,
-    "`[webhook.secret_parameter]`": hook_definition.SecretParameter,
     "`[[webhook.ignore]]`": hook_definition.Match,
     "`[[webhook.challenge]]`": hook_definition.Challenge,
     "`[webhook.events]`": hook_definition.Events,

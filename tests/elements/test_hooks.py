@@ -156,25 +156,6 @@ def test_an_applications_secret_verifies_for_all(tmp_path: Path):
         shop.receive(post(BODY, X_Sig="00"), None)
 
 
-def test_unsigned_providers_need_the_secret_in_the_address():
-    """secret_parameter: the query must hold the instance's token; without instance or token nothing is believed."""
-    shop = element(
-        HOOK.replace("unsigned = true\n", ""),
-        "[webhook.secret_parameter]\nname = 'k'\nkey = 'hook.token'",
-    )
-
-    assert 1 == len(shop.receive(post(BODY, query={"k": "t0ken"}), {"hook.token": "t0ken"}).events)
-    for query, settings in (
-        ({}, {"hook.token": "t0ken"}),
-        ({"k": ""}, {}),
-        ({"k": "x"}, {"hook.token": "t0ken"}),
-        ({"k": "t0ken"}, None),
-    ):
-        with pytest.raises(BadSignature):
-            shop.receive(post(BODY, query=query), settings)
-    assert "hook.token" in shop.secrets
-
-
 # What a body says.
 
 EVENTS = """
@@ -280,18 +261,18 @@ def test_box_posts_a_form():
 
 
 def test_zendesk_comes_by_get():
-    """The documents' zendesk example: the query of a GET holds one JSON text; a secret in it is not kept."""
+    """The documents' zendesk example: the query of a GET holds one JSON text."""
     shop = element(
-        '[webhook]\nmethods = ["GET"]\njson_fields = ["ticket"]\n[webhook.secret_parameter]\n[webhook.events]\n'
+        '[webhook]\nmethods = ["GET"]\njson_fields = ["ticket"]\nunguessable = true\n[webhook.events]\n'
         'items = "ticket"\nid = "id"\nobject_type = "tickets"'
     )
-    request = get(ticket='{"id": 9, "target": "t"}', token=SECRET)
-    received = shop.receive(request, {"webhook.token": SECRET})
+    request = get(ticket='{"id": 9, "target": "t"}')
+    received = shop.receive(request, {})
 
     assert "9" == received.events[0].object_id
     assert {"ticket": {"id": 9, "target": "t"}} == json.loads(received.raw)
     with pytest.raises(Invalid, match="method: should be GET"):
-        shop.receive(post({}, query={"token": SECRET}), {"webhook.token": SECRET})
+        shop.receive(post({}), {})
 
 
 def test_a_byte_order_mark_is_not_json():

@@ -8,6 +8,7 @@ import pytest
 from elements.changes_of_providers import LENGTH, opened, report
 from elements.quickbooks.books import LINE, SETTINGS, START
 
+from daemon.elements.quickbooks import element as element_module
 from daemon.elements.simulators.ledger import Clock
 from daemon.elements.simulators.quickbooks.server import REALM, QuickBooks
 from daemon.outbound.client import Client
@@ -75,8 +76,62 @@ class Company:
 @pytest.mark.element("quickbooks", "updated")
 def test_a_random_history_is_told_once(dsn: str, keys: vault.Keys, run: Run) -> None:
     """Names, transactions and time activities, created, changed and deleted while polls fail and records move."""
+    told_once(dsn, keys, run, LENGTH)
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_captures_that_leave_out_changes(
+    dsn: str, keys: vault.Keys, run: Run, monkeypatch: Any, *, newest_first: bool
+) -> None:
+    """Where the CDC shows some of the changes only, the earliest or the latest, all are told all the same."""
+    monkeypatch.setattr(element_module, "MOST", 3)
+    told_once(dsn, keys, run, LENGTH // 2, most_captured=3, newest_first=newest_first)
+
+
+def test_a_quiet_company_is_never_read_whole(dsn: str, keys: vault.Keys, run: Run) -> None:
+    """Weeks without a change do not take the cursor out of what the CDC remembers: no inventory, and a deletion is told."""
     clock = Clock(START)
     server = QuickBooks(client_id="client", client_secret="s3cret", per_minute=0, now=clock)
+    url = f"/hubs/finance/invoices?where={SINCE}"
+    configuration = {
+        **SETTINGS,
+        "realm.id": REALM,
+        "event.poller.configuration": f'{{"invoices": {{"url": "{url}", "idField": "systemId"}}}}',
+    }
+
+    async def history() -> list[str]:
+        company = Company(server)
+        made = company.create("invoices", "v1")
+        async with (
+            server.running() as origin,
+            opened(
+                company, origin=origin, clock=clock, dsn=dsn, keys=keys, seed=1, configuration=configuration
+            ) as history,
+        ):  # fmt: skip
+            await history.poll(troubled=False)
+            server.requests.clear()
+            for _ in range(45):
+                clock.advance(86_400)
+                await history.poll(troubled=False)
+            company.delete("invoices", made)
+            clock.advance(600)
+            await history.poll(troubled=False)
+            rows = await history.polling.pool.fetch("SELECT change FROM log WHERE kind = 'change'")
+            return [row["change"] for row in rows]
+
+    assert ["DELETED"] == run(history())
+    asked = [path for _, path in server.requests if "/query" in path]
+    assert len(asked) >= 46
+    assert all("WHERE%20MetaData.LastUpdatedTime" in path for path in asked)
+
+
+def told_once(
+    dsn: str, keys: vault.Keys, run: Run, length: int, *, most_captured: int = 1000, newest_first: bool = False
+) -> None:  # fmt: skip
+    """Go through a history of *length* changes, and judge."""
+    clock = Clock(START)
+    server = QuickBooks(client_id="client", client_secret="s3cret", per_minute=0, now=clock)
+    server.most_captured, server.newest_first = most_captured, newest_first
     configuration = {
         **SETTINGS,
         "realm.id": REALM,
@@ -97,15 +152,16 @@ def test_a_random_history_is_told_once(dsn: str, keys: vault.Keys, run: Run) -> 
                 configuration=configuration,
             ) as history,
         ):
-            return await history.live(LENGTH)
+            history.absences = (2, 4, 40)  # the CDC looks back 30 days
+            return await history.live(length)
 
     coroutine: Coroutine[Any, Any, Any] = history()
-    verdict = run(coroutine, limit=30 + LENGTH / 5)
+    verdict = run(coroutine, limit=30 + length / 5)
 
     print(report("quickbooks", verdict))  # noqa: T201 — pytest shows it with -s
-    assert verdict.changes >= LENGTH
+    assert verdict.changes >= length
     assert ([], [], []) == (verdict.lost, verdict.invented, verdict.duplicates)
-    assert verdict.told > LENGTH / 3
+    assert verdict.told > length / 3
 
 
 def _configuration() -> str:

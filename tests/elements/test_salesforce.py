@@ -1,7 +1,7 @@
 """The sfdc element against a simulated Salesforce: what a poll reads, and what it does when things go wrong."""
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,8 +11,8 @@ from daemon.api.asking import refuse_unsaid
 from daemon.elements import load
 from daemon.elements.salesforce.api import sobject
 from daemon.elements.simulators.salesforce.org import SYSTEM
-from daemon.errors import Invalid, Refused, Transient
-from daemon.model import Condition, Query
+from daemon.errors import DeletionsLost, Invalid, Refused, Transient
+from daemon.model import Condition, Page, Query
 from daemon.plans import compile_plans
 
 STAMP = "SystemModstamp"
@@ -288,13 +288,12 @@ def test_what_is_deleted_for_good_comes_from_the_log():
 
 
 def test_after_a_long_absence_the_inventory_decides():
-    """Past 14 days the log is not relied on: there is none, and all ids are listed instead, unless the instance does without."""
+    """Past 14 days the log is not relied on: what it has is told, and that all ids have to be compared as well."""
 
     async def test(account: Account) -> None:
         element, settings = account.element, account.connection.settings
         made = {account.simulated.create("Contact", LastName=f"c{n}")["Id"] for n in range(450)}
         long_ago = START - timedelta(days=20)
-        assert element.deletions(account.connection, settings, "Contact", long_ago) is None
         pages = await collect(element.inventory(account.connection, settings, "Contact"))
         assert made == set(ids(pages))
         assert 3 == len(pages)
@@ -303,8 +302,9 @@ def test_after_a_long_absence_the_inventory_decides():
         one = made.pop()
         account.simulated.delete("Contact", one, hard=True)
         account.clock.advance(60)
-        pages = await collect(element.deletions(account.connection, without, "Contact", long_ago))
+        pages, lost = await until_lost(account, long_ago)
         assert [one] == ids(pages)
+        assert "log of deletions begins at" in lost
         assert await element.gone(account.connection, settings, "Contact", one)
         assert not await element.gone(account.connection, settings, "Contact", made.pop())
 
@@ -312,17 +312,33 @@ def test_after_a_long_absence_the_inventory_decides():
 
 
 def test_a_log_that_was_purged_is_read_from_where_it_begins():
-    """INVALID_REPLICATION_DATE: what the log still has is told; the recycle bin is read by the poll itself."""
+    """INVALID_REPLICATION_DATE: what the log still has is told, and that it is not all."""
 
     async def test(account: Account) -> None:
         one = account.simulated.create("Contact", LastName="one")
         account.simulated.delete("Contact", one["Id"], hard=True)
         account.clock.advance(600)
         account.simulated.org.log_begins = lambda: START - timedelta(hours=1)
-        pages = await account.deletions("Contact", START - timedelta(days=3))
+        pages, lost = await until_lost(account, START - timedelta(days=3))
         assert [one["Id"]] == ids(pages)
+        assert "log of deletions begins at" in lost
 
     with_account(test)
+
+
+async def until_lost(account: Account, since: datetime) -> tuple[list[Page], str]:
+    """What the log of deletions tells before it says that it is not all, and how it says that."""
+    pages: list[Page] = []
+    told = account.element.deletions(
+        account.connection, account.connection.settings, "Contact", since
+    )
+    assert told is not None
+    try:
+        async for page in told:
+            pages.append(page)  # noqa: PERF401 — what came before the error counts
+    except DeletionsLost as error:
+        return pages, str(error)
+    pytest.fail("it does not say so")
 
 
 def test_a_long_transaction_holds_the_cursor_back():

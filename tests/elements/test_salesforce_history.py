@@ -93,7 +93,7 @@ class Organization:
 
     def born_before(self, history: History) -> set[tuple[str, str]]:
         """What had been created when the baseline of its resource was taken."""
-        baselines = {name: one.baseline for name, one in history.poller.resources.items()}
+        baselines = {name: one.progress.baseline for name, one in history.poller.resources.items()}
         return {
             (resource, record_id)
             for (resource, record_id), when in self.born.items()
@@ -176,6 +176,7 @@ def test_a_random_history_is_told_once(dsn: str, keys: vault.Keys, run: Run, see
                 configuration=configuration,
             ) as history,
         ):
+            history.absences = (2, 4, 40)  # the log of deletions goes back 15 days
             on_the_way = await history.live(LENGTH)
             verdict = await judged(history, organization)
             verdict.lost += on_the_way.lost

@@ -16,7 +16,9 @@ from poller.fed import Fed, advance, fed, status
 from daemon.model import FeedEntry, FeedPage
 from daemon.plans import compile_plans
 from daemon.poller import feeding
-from daemon.poller import poller as poller_module
+from daemon.poller import walk as walk_module
+from daemon.poller.ledger import Ledger
+from daemon.poller.walk import Walk
 from daemon.store import vault
 
 Run = Callable[..., Any]
@@ -117,7 +119,7 @@ def test_a_move_is_one_update(open_fed: Open, run: Run, page: int, *, end_first:
 
 def test_a_deleted_folder_takes_all_in_it(open_fed: Open, run: Run, monkeypatch: Any) -> None:
     """One entry without children deletes the folder and what is below it, however much, and no neighbour of like name."""
-    monkeypatch.setattr(feeding, "DELETE_AT_ONCE", 2)
+    monkeypatch.setattr(walk_module, "DELETE_AT_ONCE", 2)
 
     async def main() -> None:
         async with open_fed() as w:
@@ -373,7 +375,7 @@ def test_the_token_of_a_silent_feed_is_renewed_now_and_then(
             w.edit("upload", "/b/elsewhere.txt")  # moves the cursor of /a on, without any entry
             await poller.poll_once()
             assert first["token"] == (await w.cursor(instance))["token"]
-            monkeypatch.setattr(poller_module, "TOKEN_KEPT", timedelta(seconds=-10))
+            monkeypatch.setattr(feeding, "TOKEN_KEPT", timedelta(seconds=-10))
             await poller.poll_once()
             assert first["token"] != (await w.cursor(instance))["token"]
             assert [] == await w.told(instance)
@@ -383,7 +385,7 @@ def test_the_token_of_a_silent_feed_is_renewed_now_and_then(
 
 def test_what_is_held_is_bounded(open_fed: Open, run: Run, monkeypatch: Any) -> None:
     """A walk that would hold too much settles early: then a move may be told as two, and still nothing is lost."""
-    monkeypatch.setattr(feeding, "HELD_MOST", 0)
+    monkeypatch.setattr(walk_module, "HELD_MOST", 0)
 
     async def main() -> None:
         async with open_fed(page=1) as w:
@@ -523,6 +525,9 @@ async def scripted(w: Fed, walks: list[list[list[FeedEntry]]]) -> None:
     asked = w.clock[0]
     instance = await w.create()
     [plan] = compile_plans({}, w.registry.get("dropbox").poller_defaults)
+    ledger = Ledger(
+        pool=w.polling.pool, writer=w.writer, instance_id=instance.id, resource=plan.resource
+    )
     told: dict[str, bool] = {}
     there: dict[str, tuple[str, str]] = {}
     for number, walk in enumerate(walks):
@@ -534,17 +539,10 @@ async def scripted(w: Fed, walks: list[list[list[FeedEntry]]]) -> None:
                 name = f"{number}.{n}"
                 yield FeedPage(tuple(entries), name, asked, last=n == len(walk))
 
-        feed = feeding.Feed(
-            pool=w.polling.pool,
-            writer=w.writer,
-            instance_id=instance.id,
-            plan=plan,
-            opened=pages,
-            limit=1.0,
-        )
+        one_walk = Walk(ledger=ledger, plan=plan, silent=False, since=None, limit=1.0)
         for one in (one for page in walk for one in page):
             believed(there, one)
-        await feed.follow("token", baseline=asked, backfill=None)
+        await one_walk.follow(pages, "token")
         rows = await w.polling.pool.fetch(
             "SELECT object_id, place FROM objects WHERE instance_id = $1 AND NOT deleted",
             instance.id,
@@ -569,7 +567,7 @@ async def scripted(w: Fed, walks: list[list[list[FeedEntry]]]) -> None:
 @pytest.mark.parametrize("at_once", [1, 1000])
 def test_entries_are_believed_in_order(open_fed: Open, monkeypatch: Any, at_once: int) -> None:
     """Whatever a feed says, in whatever pages, what is known after a walk is what Dropbox's rules make of its entries."""
-    monkeypatch.setattr(feeding, "DELETE_AT_ONCE", at_once)
+    monkeypatch.setattr(walk_module, "DELETE_AT_ONCE", at_once)
     stack = AsyncExitStack()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         w = runner.run(stack.enter_async_context(open_fed()))

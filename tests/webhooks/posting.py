@@ -56,7 +56,7 @@ name = "Posts forms"
 [webhook]
 methods = ["POST", "GET"]
 json_fields = ["ticket"]
-[webhook.secret_parameter]
+unguessable = true
 [webhook.events]
 id = "itemId"
 object_type = "files"
@@ -200,7 +200,7 @@ class Site:
             callback="https://app.test/hook",
             resources=(),
         )
-        secrets = {"signature.secret": secret, "webhook.token": secret, "webhook.secret": secret}
+        secrets = {"signature.secret": secret, "webhook.secret": secret}
         receipt = await self.writer.append(Unit([entry], secrets=secrets))
         await self.context.directory.refresh()
         return receipt.position

@@ -13,6 +13,8 @@ from proxy import Proxy
 from webhooks.posting import Site, body_of, event, sign
 from yarl import URL
 
+from daemon.store import instances
+from daemon.store.writer import Unit
 from daemon.webhook_urls import encode_id
 
 Open = Callable[..., AbstractAsyncContextManager[Site]]
@@ -279,9 +281,10 @@ def test_form_and_get(open_site: Open, run: Run) -> None:
         async with open_site() as s:
             one = await s.create("forms")
             form = {"itemId": "7", "event": "uploaded", "ticket": '{"n": 1}'}
-            assert 200 == (await s.post(f"forms/{one}?token=secret", form))[0]
-            assert 200 == (await s.get(f"forms/{one}?token=secret&itemId=8&event=uploaded"))[0]
-            assert 401 == (await s.get(f"forms/{one}?token=wrong&itemId=9&event=uploaded"))[0]
+            assert 200 == (await s.post(f"forms/{one}.secret", form))[0]
+            assert 200 == (await s.get(f"forms/{one}.secret?itemId=8&event=uploaded"))[0]
+            assert 404 == (await s.get(f"forms/{one}.wrong?itemId=9&event=uploaded"))[0]
+            assert 401 == (await s.get(f"forms/{one}?itemId=9&event=uploaded"))[0]
             assert [("CREATED", "files", "7"), ("CREATED", "files", "8")] == await s.told(one)
             kept = await s.context.pool.fetch("SELECT data::text FROM log WHERE kind = 'change'")
             assert {"n": 1} == orjson.loads(kept[0][0])["ticket"]
@@ -373,6 +376,28 @@ def test_poller_is_woken(open_site: Open, run: Run) -> None:
     run(main())
 
 
+def test_what_is_remembered_of_instances_goes_with_them(open_site: Open, run: Run) -> None:
+    """Of an instance that was deleted the intake remembers nothing, once it looks at any again."""
+
+    async def main() -> None:
+        async with open_site() as s:
+            ids = [await s.create(event__vendor__type="both") for _ in range(3)]
+            for one in ids:
+                assert 200 == (await s.post(f"signed/{one}", BODY, sign(BODY)))[0]
+            assert set(ids) == set(s.webhooks._polled)
+            for one in ids[:2]:
+                gone = s.context.directory.get(one)
+                assert gone is not None
+                entry = instances.changed("instance.deleted", gone, resources=())
+                await s.writer.append(Unit([entry], instance_id=one, forget=True))
+            await s.context.directory.refresh()
+            assert 404 == (await s.post(f"signed/{ids[0]}", BODY, sign(BODY)))[0]
+            assert 200 == (await s.post(f"signed/{ids[2]}", BODY, sign(BODY)))[0]
+            assert {ids[2]} == set(s.webhooks._polled)
+
+    run(main())
+
+
 def test_hint_that_nobody_follows(open_site: Open, run: Run) -> None:
     """A hint to an instance that does not poll is told as it came: nothing else would ever tell it."""
 
@@ -418,7 +443,7 @@ def test_odd_queries(open_site: Open, run: Run) -> None:
         async with open_site() as s:
             one = await s.create("forms")
             for number, odd in enumerate(("%ff", "%ed%a0%80", "%00")):
-                url = f"{s.origin}/events/forms/{one}?token=secret&itemId={number}&name={odd}"
+                url = f"{s.origin}/events/forms/{one}.secret?itemId={number}&name={odd}"
                 async with s.session.get(URL(url, encoded=True)) as answer:
                     assert 200 == answer.status
             assert 3 == len(await s.told(one))

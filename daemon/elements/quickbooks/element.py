@@ -35,7 +35,7 @@ from daemon.elements.quickbooks.language import (
     terms,
     written,
 )
-from daemon.errors import Invalid, Refused, Transient
+from daemon.errors import DeletionsLost, Invalid, Refused, Transient
 from daemon.model import Incoming, Json, Page, Query, Received, Request, Response
 from daemon.plans import compile_plans, unfilled
 
@@ -131,11 +131,9 @@ class QuickBooks(Defined):
     def deletions(
         self, http: Http, settings: Settings, resource: str, since: datetime
     ) -> AsyncGenerator[Page] | None:
-        """Yield what the CDC says was deleted; None for what it does not know, or does not know any more."""
+        """Yield what the CDC says was deleted; None for what it does not know."""
         name = _known(resource)
-        if name in NOT_CAPTURED or self._now() - since > LOOK_BACK:
-            return None
-        return self._captured(http, settings, name, since)
+        return None if name in NOT_CAPTURED else self._captured(http, settings, name, since)
 
     async def gone(
         self, http: Http, settings: Settings, resource: str, object_id: str
@@ -148,7 +146,7 @@ class QuickBooks(Defined):
 
     def deleted(self, resource: str, record: Json) -> bool:
         """Whether *record* carries Intuit's mark of a deleted one."""
-        return record.get("status") == "Deleted"
+        return _is_deleted(record)
 
     async def _walk(
         self, http: Http, settings: Settings, name: str, wanted: list[Term], size: int
@@ -197,24 +195,35 @@ class QuickBooks(Defined):
     async def _captured(
         self, http: Http, settings: Settings, name: str, since: datetime
     ) -> AsyncGenerator[Page]:
-        """What was deleted since, for as long as the CDC's answers are full from the last change on."""
+        """What was deleted since, for as long as the CDC's answers are full from the last change on.
+
+        It is not documented which 1,000 it answers where there are more.  Are they the latest, then those before
+        them are never shown, whatever is asked.
+        """
+        if self._now() - since > LOOK_BACK:
+            raise DeletionsLost(f"{name}: the CDC looks back 30 days")
         seen: set[str] = set()
         live: set[str] = set()
+        shown: set[tuple[str, str]] = set()
         start = since
         while True:
             pairs = [("entities", name), ("changedSince", written(start))]
             body, asked = await self._get(http, settings, "cdc", pairs)
             rows = [row for answer in _captures(body) for row in answer.get(name) or []]
-            gone = [row for row in rows if self.deleted(name, row) and _id(row) not in seen]
-            live |= {_id(row) for row in rows if not self.deleted(name, row)}
+            gone = [row for row in rows if _is_deleted(row) and _id(row) not in seen]
+            live |= {_id(row) for row in rows if not _is_deleted(row)}
             seen |= {_id(row) for row in gone}
+            versions = {(_id(row), _stamp(row)) for row in rows}
+            if start != since and versions <= shown:
+                raise DeletionsLost(f"{name}: the CDC shows its latest {MOST} changes only")
+            shown |= versions
             full = len(rows) >= MOST
             latest = max((_moment(_stamp(row)) for row in rows if _stamp(row)), default=start)
             yield Page(tuple(self._record(row, settings) for row in gone), asked, last=not full)
             if not full:
                 break
             if latest <= start:
-                raise Transient(
+                raise DeletionsLost(
                     f"{name}: {MOST} records changed within one second, more than the CDC shows"
                 )
             start = latest
@@ -224,20 +233,13 @@ class QuickBooks(Defined):
     async def _complete(
         self, http: Http, settings: Settings, name: str, since: datetime, live: set[str]
     ) -> None:
-        """Raise `Transient` when the CDC left out changes from between *since* and the first that it showed.
-
-        It is not documented which 1,000 it answers where there are more.  That it left out none is plain when it
-        showed every record that a query finds.
-        """
+        """Raise `DeletionsLost` when the CDC showed fewer records that changed *since* than a query finds."""
         wanted = [changed_since(since), *inactive(name, [])]
         count = count_statement(name, wanted)
         body, _ = await self._asked(http, settings, count)
         found = body["QueryResponse"].get("totalCount") or 0
         if found > len(live):
-            raise Transient(
-                f"{name}: of {found} changed records the CDC shows {len(live)}, so deleted ones may be missing: "
-                "poll more often"
-            )
+            raise DeletionsLost(f"{name}: of {found} changed records the CDC shows {len(live)}")
 
     async def _asked(self, http: Http, settings: Settings, query: str) -> tuple[Json, datetime]:
         body, asked = await self._get(http, settings, "query", [("query", query)])
@@ -358,6 +360,10 @@ def _version(row: Json) -> tuple[str, str]:
 def _stamp(row: Json) -> str:
     meta = row.get("MetaData")
     return str(meta.get("LastUpdatedTime") or "") if isinstance(meta, dict) else ""
+
+
+def _is_deleted(row: Json) -> bool:
+    return row.get("status") == "Deleted"
 
 
 def _moment(stamp: str) -> datetime:

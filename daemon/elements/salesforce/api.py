@@ -9,7 +9,7 @@ Whatever goes wrong comes with a code of Salesforce's own, which says more than 
 
 import re
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -23,7 +23,7 @@ from daemon.elements.base import Http
 from daemon.elements.paths import find, text
 from daemon.elements.salesforce import soql
 from daemon.elements.salesforce.soql import CREATED, DELETED, ID, MODIFIED, STAMP, SYSTEM, Types
-from daemon.errors import Invalid, Refused, Transient
+from daemon.errors import DeletionsLost, Invalid, Refused, Transient
 from daemon.model import Json, Page, Query, Request, Response
 
 OVERLAP = 900.0
@@ -224,18 +224,31 @@ class Api:
         if queries == 1 and total is not None and counted != total:
             raise Transient(f"{name}: of {total} records {counted} came")
 
-    async def deletions(self, name: str, since: datetime) -> AsyncGenerator[Page]:
+    async def deletions(
+        self, name: str, since: datetime, *, begins: datetime
+    ) -> AsyncGenerator[Page]:
         """Yield what was deleted at *since* or later, past the recycle bin or not.
 
         Salesforce cuts the seconds off both ends, and wants more than a minute between them.  Raises `Transient`
-        while transactions are open for longer than `OVERLAP`: what they delete is not in the log yet.
+        while transactions are open for longer than `OVERLAP`: what they delete is not in the log yet.  Raises
+        `DeletionsLost`, after what there is, where *since* is before the log *begins*, or before it was purged.
         """
-        start, end = since.replace(second=0, microsecond=0), self.now()
+        wanted = since.replace(second=0, microsecond=0)
+        start, end = max(wanted, begins.replace(second=0, microsecond=0)), self.now()
         if end.replace(second=0, microsecond=0) - start < 2 * _MINUTE:
             return
-        answer = await self._log(name, start, end)
-        if answer is None:
-            return
+        answer, start = await self._log(name, start, end)
+        if answer is not None:
+            async with aclosing(self._logged(name, answer, since)) as pages:
+                async for page in pages:
+                    yield page
+        if start > wanted:
+            raise DeletionsLost(
+                f"{name}: Salesforce's log of deletions begins at {soql.moment(start)}"
+            )
+
+    async def _logged(self, name: str, answer: Response, since: datetime) -> AsyncGenerator[Page]:
+        """What *answer*, of the log of deletions, tells from *since* on; `Transient` where more is still to come."""
         body, asked = _json(answer), self._asked(answer)
         from_ = since.replace(microsecond=0)
         rows = find(body, "deletedRecords")
@@ -276,17 +289,19 @@ class Api:
             if isinstance(one, dict) and soql.is_name(str(one.get("name", "")))
         }
 
-    async def _log(self, name: str, start: datetime, end: datetime) -> Response | None:
-        """The log of deletions; None for an object that has none.  Where it begins later than *start*, from there."""
+    async def _log(
+        self, name: str, start: datetime, end: datetime
+    ) -> tuple[Response | None, datetime]:
+        """The log of deletions, None for an object that has none; and from when on: from *start*, or where it begins."""
         address = f"{self.root}/sobjects/{name}/deleted/"
         for _ in range(2):
             pairs = [("start", _written(start)), ("end", _written(end))]
             try:
-                return await self._send(with_query(address, pairs))
+                return await self._send(with_query(address, pairs)), start
             except Refused as error:
                 code = _code(error)
                 if code in _NO_LOG:
-                    return None
+                    return None, start
                 if code != "INVALID_REPLICATION_DATE":
                     raise
             # What there is of it is told by any answer.

@@ -184,8 +184,6 @@ class Salesforce(Defined):
 
     source: ClassVar[str | None] = DEFINITION
     overlap = OVERLAP
-    # Only where the log of deletions does not reach: an object in which nothing has happened for two weeks.
-    sweep_interval = 86400.0
 
     def __init__(self, definition: Definition, **given: Any) -> None:
         super().__init__(definition, **given)
@@ -315,11 +313,9 @@ class Salesforce(Defined):
     def deletions(
         self, http: Http, settings: Settings, resource: str, since: datetime
     ) -> AsyncGenerator[Page] | None:
-        """Yield what the log of deletions holds; None, so that the inventory is compared, where it is too late for that."""
-        long_ago = self._now() - LOG
-        if since < long_ago and self._inventories(settings):
-            return None
-        return self._api(http, settings).deletions(_object(resource), max(since, long_ago))
+        """Yield what the log of deletions holds, which begins 14 days ago."""
+        begins = self._now() - LOG
+        return self._api(http, settings).deletions(_object(resource), since, begins=begins)
 
     def inventory(
         self, http: Http, settings: Settings, resource: str
