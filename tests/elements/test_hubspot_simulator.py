@@ -1,6 +1,7 @@
 """What the simulated HubSpot does on request, by HTTP, as somebody at a command line uses it."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
@@ -11,7 +12,7 @@ from servers import serving
 from daemon.elements.simulators.hubspot.filters import (
     test_of as fits,
 )  # its name looks like a test's
-from daemon.elements.simulators.hubspot.server import PRIVATE_TOKEN, HubSpot
+from daemon.elements.simulators.hubspot.server import CLIENT_SECRET, PRIVATE_TOKEN, HubSpot
 
 BEARER = {"Authorization": f"Bearer {PRIVATE_TOKEN}"}
 
@@ -128,6 +129,36 @@ def test_a_person_installs_the_app():
         assert headers["Location"].endswith("&state=s1")
 
     with_caller(test)
+
+
+def test_a_refresh_token_outlives_an_absence():
+    """HubSpot's refresh tokens last until the app is uninstalled: after two months of silence one still refreshes."""
+
+    async def main() -> None:
+        moment = datetime(2026, 1, 1, tzinfo=UTC)
+        simulated = HubSpot(now=lambda: moment)
+        async with simulated.running() as origin, aiohttp.ClientSession() as session:
+            form = {"client_id": "id", "client_secret": CLIENT_SECRET}
+            asked = {
+                **form,
+                "grant_type": "authorization_code",
+                "code": simulated.grant("https://a.test"),
+            }
+            asked["redirect_uri"] = "https://a.test"
+            async with session.post(f"{origin}/oauth/v1/token", data=asked) as answer:
+                given = await answer.json()
+            for _ in range(3):
+                moment += timedelta(days=60)
+                asked = {
+                    **form,
+                    "grant_type": "refresh_token",
+                    "refresh_token": given["refresh_token"],
+                }
+                async with session.post(f"{origin}/oauth/v1/token", data=asked) as answer:
+                    assert answer.status == 200, await answer.text()
+                    assert (await answer.json())["access_token"] != given["access_token"]
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ class Tokens:
 
     now: Now
     access_seconds: float
+    refresh_seconds: float = REFRESH_SECONDS
     client: tuple[str | None, str | None] = (None, None)
     codes: dict[str, Grant] = field(default_factory=dict)
     access: dict[str, Grant] = field(default_factory=dict)
@@ -68,14 +69,14 @@ class Tokens:
             )
         access, refresh = secrets.token_urlsafe(40), secrets.token_urlsafe(40)
         self.access[access] = Grant(self._in(self.access_seconds))
-        self.refresh[refresh] = Grant(self._in(REFRESH_SECONDS))
+        self.refresh[refresh] = Grant(self._in(self.refresh_seconds))
         return web.json_response(
             {
                 "access_token": access,
                 "expires_in": int(self.access_seconds),
                 "token_type": "bearer",
                 "refresh_token": refresh,
-                "refresh_token_expires_in": int(REFRESH_SECONDS),
+                "refresh_token_expires_in": int(self.refresh_seconds),
                 "scope": "readonly",
             }
         )

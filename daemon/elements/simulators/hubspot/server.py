@@ -32,6 +32,7 @@ from daemon.elements.simulators.tokens import Tokens
 from daemon.model import Json
 
 ACCESS_SECONDS = 1800.0
+REFRESH_SECONDS = 100 * 365 * 86400.0  # until the app is uninstalled
 PRIVATE_TOKEN = "pat-na1-11111111-2222-3333-4444-555555555555"  # noqa: S105 — the simulator's, and in its documentation
 CLIENT_SECRET = "hubspot-secret"  # noqa: S105 — likewise
 PORTAL = 62515
@@ -61,7 +62,10 @@ class HubSpot:
         self.requests: deque[tuple[str, str]] = deque(maxlen=10_000)
         """Method and path with query of the latest requests to the API and the token addresses."""
         self.tokens = Tokens(
-            now=now, access_seconds=access_seconds, client=(client_id, client_secret)
+            now=now,
+            access_seconds=access_seconds,
+            refresh_seconds=REFRESH_SECONDS,
+            client=(client_id, client_secret),
         )
         self.private_tokens = set(private_tokens)
         self.webhooks = Poster(
