@@ -1,7 +1,7 @@
 """From the log to the callbacks, once each.
 
     items       what is handled, and the rules for it
-    lane        one callback's deliveries: a machine without I/O, with its order, gate and foresight
+    lane        one callback's deliveries: a machine without I/O, with its order, gate, questions and foresight
     lanes       all of them
     roster      makes them what the callbacks in the database are
     wishes      … and what each wants of the operator's rules

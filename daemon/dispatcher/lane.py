@@ -37,6 +37,7 @@ from daemon.dispatcher.foresight import Foresight
 from daemon.dispatcher.gate import Gate
 from daemon.dispatcher.items import Doubt, Item, Object, Replay, Rules, State
 from daemon.dispatcher.order import Order
+from daemon.dispatcher.questions import Questions
 from daemon.notifications import Notification
 from daemon.store.deliveries import Outcome, Progress
 
@@ -63,9 +64,7 @@ class Lane:
     skip: set[int] = field(default_factory=set)  # above the cursor, with a row already
     gate: Gate = field(default_factory=Gate)
     in_flight: int = 0
-    questions: int = 0  # under way
-    silent: int = 0  # questions in a row that nobody answered
-    ask_at: float = 0.0  # while nobody does, the next goes then
+    questions: Questions = field(default_factory=Questions)
     _items: dict[int, Item] = field(default_factory=dict)
     _later: dict[int, Item] = field(default_factory=dict)  # restored, and not read yet
     _fresh: dict[int, Item] = field(default_factory=dict)  # without a row, in order of position
@@ -73,7 +72,6 @@ class Lane:
     _ready: deque[Item] = field(default_factory=deque)
     _due: list[tuple[float, int]] = field(default_factory=list)
     _reserving: list[Item] = field(default_factory=list)
-    _asking: list[Item] = field(default_factory=list)
     _outcomes: dict[int, Outcome] = field(default_factory=dict)
     _flushing: int = 0  # fresh ones whose row is being written
     _writing: int = 0  # flushes that are not committed yet
@@ -201,7 +199,7 @@ class Lane:
     def follow(self, before: "Lane") -> None:
         """Go on as *before*, the lane that it replaces: as quiet, with the breaker as it was."""
         self.gate.follow(before.gate)
-        self.silent, self.ask_at = before.silent, before.ask_at
+        self.questions.follow(before.questions)
 
     def _enter(self, item: Item) -> None:
         self._items[item.position] = item
@@ -257,22 +255,13 @@ class Lane:
             if item is None or item.due != due or item.blockers:
                 continue
             if item.state is State.IN_DOUBT:
-                item.state = State.ASKING
-                self._asking.append(item)
+                self.questions.add(item)
             elif item.state is State.RETRYING:
                 self._reserve(item)
 
     def take_doubts(self, now: float, most: int = 100) -> list[Item]:
-        """Those whose fate is to be asked for now; the caller asks, calls `asked`, then `answered` for each.
-
-        While nobody answers there is one question at a time.
-        """
-        if self.silent and (self.questions or now < self.ask_at):
-            return []
-        self._asking = [item for item in self._asking if item.state is State.ASKING]
-        taken, self._asking = self._asking[:most], self._asking[most:]
-        self.questions += bool(taken)
-        return taken
+        """Those whose fate is to be asked for now; the caller asks, calls `asked`, then `answered` for each."""
+        return self.questions.take(now, most)
 
     def _reserve(self, item: Item) -> None:
         item.state = State.RESERVING
@@ -295,8 +284,8 @@ class Lane:
         if self.paused or self.in_flight >= (1 if probing else self.rules.concurrency):
             return None
         times = [self._due[0][0]] if self._due else []
-        if self._asking and self.silent and not self.questions:
-            times.append(self.ask_at)
+        if (ask_at := self.questions.next_time()) is not None:
+            times.append(ask_at)
         pace = max(gate.not_before, gate.next_at)
         if self._ready and pace:
             times.append(pace)
@@ -385,12 +374,7 @@ class Lane:
 
         *quiet*: seconds for which the receiver wants not to be asked.
         """
-        self.questions -= 1
-        if not heard:
-            self.silent += 1
-            self.ask_at = now + max(self.rules.asking.delay(self.silent, chance), quiet)
-        elif self.silent:
-            self.silent, self.ask_at = 0, 0.0
+        if self.questions.ended(now, self.rules, heard=heard, chance=chance, quiet=quiet):
             # Nobody should wait out a delay that the receiver's silence made.
             for other in self._items.values():
                 if other.state is State.IN_DOUBT and other.due > now + self.rules.ask_after:
@@ -402,9 +386,7 @@ class Lane:
             return  # a person was faster
         if received is None:
             item.state = State.IN_DOUBT
-            item.asked += not self.silent
-            pause = self.rules.asking.delay(max(item.asked, 1), lambda: 0.0)
-            self._retry_at(item, self.ask_at if self.silent else now + pause)
+            self._retry_at(item, self.questions.again(item, now, self.rules))
         elif received:
             self._record(item, "delivered", now, attempts=item.attempts, status=OK)
             self._leave(item)
