@@ -5,7 +5,8 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-JOBS ?= 2
+# Three for two cores: some tests wait.
+JOBS ?= 3
 PYTEST_ARGS ?=
 
 # Both names: pip before 25.3 takes constraints of build environments from the first, later from the second.
@@ -39,9 +40,10 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## see it work: a provider, a daemon, a receiver (DEMO_FOR=20 make demo: for 20 seconds)
 	@$(BIN)/tidings demo
 
+# Not written, the byte code of every test and module would be made again by each process of a run.
 .PHONY: test
 test: $(READY) ## run the tests (PYTEST_ARGS='-k webhook', JOBS=0 for one process)
-	@$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
 
 .PHONY: check
 check: $(READY) ## lint, format, types, layers

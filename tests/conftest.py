@@ -4,6 +4,8 @@ TIDINGS_TEST_POSTGRES chooses the server: unset, the embedded one; a number, Deb
 """
 
 import asyncio
+import gc
+import itertools
 import os
 import pwd
 import shutil
@@ -19,7 +21,7 @@ import asyncpg
 import pytest
 import structlog
 import uvloop
-from databases import copied, dsn_of
+from databases import copied, dsn_of, in_memory, leave
 
 from daemon.store import database, vault
 
@@ -31,19 +33,52 @@ for name in [
     del os.environ[name]
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Deal those marked `early` out to the workers of the run, longest first, as what each begins with.
+
+    Each worker is given an equal part of the list first, and takes from the others' parts then.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    long = sorted(items, key=_seconds, reverse=True)[: sum(map(bool, map(_seconds, items)))]
+    others = iter([item for item in items if not _seconds(item)])
+    hands: list[list[pytest.Item]] = [[] for _ in range(workers)]
+    for item in long:
+        min(hands, key=lambda hand: sum(map(_seconds, hand))).append(item)
+    left, dealt = len(items), list[pytest.Item]()
+    for number, hand in enumerate(hands):
+        part = left // (workers - number)
+        dealt += [*hand, *itertools.islice(others, max(part - len(hand), 0))]
+        left -= part
+    items[:] = [*dealt, *others]
+
+
+def pytest_collection_finish() -> None:
+    """Spare the collector what stays until the end: the tests and all modules."""
+    gc.collect()
+    gc.freeze()
+
+
+def _seconds(item: pytest.Item) -> float:
+    mark = item.get_closest_marker("early")
+    return 0.0 if mark is None else float(mark.args[0])
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
     """The DSN of a real server, without durability: these tests are not about power cuts."""
     version = os.environ.get("TIDINGS_TEST_POSTGRES")
-    directory = Path(tempfile.mkdtemp(prefix="tidings-pg-"))
+    directory = Path(tempfile.mkdtemp(prefix="tidings-pg-", dir=in_memory()))
     directory.chmod(0o755)
     try:
         if version:
             with _debian_server(version, directory) as dsn:
                 yield dsn
+                leave(dsn)
         else:
             with _embedded_server(directory) as dsn:
                 yield dsn
+                leave(dsn)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 

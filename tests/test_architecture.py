@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ def modules() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
+@cache
 def tree(path: Path) -> ast.Module:
     """Return the syntax tree of *path*."""
     return ast.parse(path.read_text(encoding="utf-8"), str(path))

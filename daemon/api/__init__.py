@@ -46,7 +46,9 @@ def routes() -> Iterable[web.RouteDef]:
 def install(app: web.Application, context: Context, *, version: str) -> None:
     """Put the API into *app*: its context, its routes and their description."""
     app[CONTEXT] = context
-    app[root.DOCUMENT] = orjson.dumps(document(OPERATIONS, version=version, url=context.public_url))
+    app[root.DOCUMENT] = root.Document(
+        lambda: orjson.dumps(document(OPERATIONS, version=version, url=context.public_url))
+    )
     app.add_routes(routes())
 
     async def let_go(app: web.Application) -> None:

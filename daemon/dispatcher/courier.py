@@ -106,6 +106,10 @@ class Courier:
         try:
             while (lane := crew.next()) is not None:
                 now = self._monotonic()
+                instance = self._desk.instance(lane.instance_id, lane.replay)
+                if lane.replay is None and (instance is None or instance.disabled):
+                    # The lane hears of it a moment later, and of its end.
+                    lane.paused = True
                 lane.wake_due(now)
                 item = lane.take(now)
                 if item is None:
@@ -115,7 +119,7 @@ class Courier:
                     continue
                 if lane.ready:
                     self._join(crew, lane)
-                verdict = await self._attempt(lane, item)
+                verdict = await self._attempt(lane, item, instance)
                 if verdict.delivered:
                     self.delivered += 1
                     lane.delivered(item, self._monotonic(), verdict.status or 200)
@@ -126,8 +130,7 @@ class Courier:
         finally:
             crew.workers -= 1
 
-    async def _attempt(self, lane: Lane, item: Item) -> Verdict:
-        instance = self._desk.instance(lane.instance_id, lane.replay)
+    async def _attempt(self, lane: Lane, item: Item, instance: Instance | None) -> Verdict:
         try:
             letterhead = None if instance is None else self._at_hand(lane, instance)
             if letterhead is None and instance is not None:

@@ -10,6 +10,7 @@ import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -185,10 +186,15 @@ class Api:
                 if operation.block is None:
                     assert answer.text == ""
                 else:
-                    kind = TypeAdapter(operation.block)
+                    kind = _adapter(operation.block)
                     held = kind.validate_json(answer.text, strict=True)
                     assert answer.body == kind.dump_python(held, by_alias=True)
                 return
+
+
+@cache
+def _adapter(block: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(block)
 
 
 Open = Callable[..., AbstractAsyncContextManager[Api]]

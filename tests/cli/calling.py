@@ -7,14 +7,16 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from multiprocessing.context import ForkServerProcess
+from typing import IO
 
 import orjson
+import processes
 import pytest
 
 from daemon.cli.program import call
 
-ROOT = Path(__file__).parents[2]
+ROOT = processes.ROOT
 LIMIT = 30.0  # seconds
 
 
@@ -47,7 +49,7 @@ class Caller:
 class Program:
     """`tidings` as a process; its output comes line by line."""
 
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
+    def __init__(self, process: "subprocess.Popen[str] | _Forked") -> None:
         self.process = process
         self.said: list[str] = []
         self._lines: queue.Queue[str | None] = queue.Queue()
@@ -81,12 +83,23 @@ class Program:
 
 @contextmanager
 def program(*arguments: object, **environ: str) -> Iterator[Program]:
-    """`tidings` with *arguments*, both outputs as one; killed at the end if it still runs."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("TIDINGS_")}
+    """`tidings` with *arguments*, forked, both outputs as one; killed at the end if it still runs."""
+    process, (end,) = processes.fork([*map(str, arguments)], _clean() | environ)
+    with open(end, encoding="utf-8") as said:  # noqa: PTH123 — a descriptor has no path
+        try:
+            yield Program(_Forked(process, said))
+        finally:
+            process.kill()
+            process.join()
+
+
+@contextmanager
+def whole_program(*arguments: object, **environ: str) -> Iterator[Program]:
+    """The same, started as people do: with an interpreter of its own."""
     with subprocess.Popen(
         [sys.executable, "-m", "daemon", *map(str, arguments)],
-        cwd=ROOT,
-        env=kept | environ,
+        cwd=processes.ROOT,
+        env=_clean() | environ,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -95,3 +108,25 @@ def program(*arguments: object, **environ: str) -> Iterator[Program]:
             yield Program(process)
         finally:
             process.kill()
+
+
+def _clean() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("TIDINGS_")}
+
+
+class _Forked:
+    """What `Program` uses of a `subprocess.Popen`."""
+
+    def __init__(self, process: ForkServerProcess, said: IO[str]) -> None:
+        self._process = process
+        self.stdout = said
+
+    def send_signal(self, number: int) -> None:
+        if self._process.exitcode is None:
+            os.kill(self._process.pid or 0, number)
+
+    def wait(self, timeout: float) -> int:
+        self._process.join(timeout)
+        status = self._process.exitcode
+        assert status is not None, f"it runs for more than {timeout} s"
+        return status

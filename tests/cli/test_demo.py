@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli.calling import program
+from cli.calling import whole_program
+from databases import in_memory
 
 
 @pytest.fixture
 def place() -> Iterator[Path]:
     """A directory for the demo; its name is short, as /tmp is: a socket's path has a limit."""
-    with tempfile.TemporaryDirectory(prefix="t-") as name:
+    with tempfile.TemporaryDirectory(prefix="t-", dir=in_memory()) as name:
         yield Path(name)
 
 
@@ -34,9 +35,10 @@ def left(place: Path) -> list[str]:
     return found
 
 
+@pytest.mark.early(17)
 def test_the_demo_delivers_and_ends_by_itself(place: Path) -> None:
     """DEMO_FOR=14 ends with 0 after a created, an updated and a deleted change came by poll and by webhook."""
-    with program("demo", DEMO_FOR="14", TMPDIR=str(place)) as demo:
+    with whole_program("demo", DEMO_FOR="14", TMPDIR=str(place)) as demo:
         status = demo.end()
     text = "".join(demo.said)
 
@@ -50,9 +52,10 @@ def test_the_demo_delivers_and_ends_by_itself(place: Path) -> None:
     assert [] == left(place), text
 
 
+@pytest.mark.early(10)
 def test_ctrl_c_ends_everything(place: Path) -> None:
     """SIGINT to the whole group, as Ctrl-C sends it, ends the demo with 0 within 5 s; nothing is left running."""
-    with program("demo", TMPDIR=str(place)) as demo:
+    with whole_program("demo", TMPDIR=str(place)) as demo:
         demo.until("✓ verified")
         began = os.times().elapsed
         assert 0 == demo.end(signal.SIGINT)
@@ -64,7 +67,7 @@ def test_ctrl_c_ends_everything(place: Path) -> None:
 
 def test_a_demo_that_was_cut_short_is_no_success(place: Path) -> None:
     """SIGTERM while it starts ends the demo with 143 and leaves nothing, neither files nor processes."""
-    with program("demo", "--for", 15, TMPDIR=str(place)) as demo:
+    with whole_program("demo", "--for", 15, TMPDIR=str(place)) as demo:
         demo.until("the daemon, with a PostgreSQL of its own")
         assert 143 == demo.end(signal.SIGTERM)
 

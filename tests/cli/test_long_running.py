@@ -8,7 +8,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from cli.calling import ROOT, program
+from cli.calling import ROOT, program, whole_program
 
 from daemon.receipts import CONTENT_TYPE, Question, Receipts, read_answer, write_question
 
@@ -104,7 +104,7 @@ def test_run_stops_in_order_and_log_tail_follows(tmp_path: Path, dsn: str) -> No
         "TIDINGS_SERVER_LISTEN": "127.0.0.1:0",
     }
     with (
-        program("run", TIDINGS_LOG_FORMAT="json", **place) as run,
+        whole_program("run", TIDINGS_LOG_FORMAT="json", **place) as run,
         program("log", "tail", "-f", **place) as tail,
     ):
         run.until('"ready"')

@@ -83,9 +83,9 @@ async def joined(state: Path) -> AsyncGenerator[None]:
 
 
 @asynccontextmanager
-async def postgres() -> AsyncGenerator[Postgres]:
-    """Start a server; stopped and removed afterwards."""
-    directory = Path(tempfile.mkdtemp(prefix="tidings-faults-"))
+async def postgres(within: str | None = None) -> AsyncGenerator[Postgres]:
+    """Start a server with its files *within* a directory, the usual temporary one unless said; removed afterwards."""
+    directory = Path(tempfile.mkdtemp(prefix="tidings-faults-", dir=within))
     os.chmod(directory, 0o755)  # noqa: PTH101, S103 — a path's own is refused in a coroutine; the server runs as another user
     server = await asyncio.to_thread(embedded._start, directory / "data")
     try:

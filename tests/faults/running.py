@@ -11,7 +11,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import processes
 from faults.ledger import Ledger
+from processes import Forked
 
 TESTS = Path(__file__).parents[1]
 
@@ -49,7 +51,7 @@ class Daemon:
             TIDINGS_LOG_FORMAT="json",
             **settings,
         )
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: asyncio.subprocess.Process | Forked | None = None
         self._reading: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
 
@@ -73,11 +75,14 @@ class Daemon:
         """Start it; `ready` waits until it answers."""
         self._ready.clear()
         self.starts += 1
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "faults.launcher", *self._arguments, env=self._environ, cwd=TESTS.parent,
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-            limit=2**22,
-        )  # fmt: skip
+        if self._arguments:  # it is changed before it is imported
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "faults.launcher", *self._arguments, env=self._environ, cwd=TESTS.parent,
+                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+                limit=processes.LINE,
+            )  # fmt: skip
+        else:
+            self._process = await processes.tidings(["run"], self._environ)
         self._reading = asyncio.create_task(self._read(self._process))
 
     async def ready(self) -> None:
@@ -127,10 +132,7 @@ class Daemon:
 
     async def tidings(self, *arguments: str) -> str:
         """What another verb of the command line says, beside the daemon."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "daemon", *arguments, env=self._environ, cwd=TESTS.parent,
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-        )  # fmt: skip
+        process = await processes.tidings(arguments, self._environ)
         async with asyncio.timeout(PATIENCE):
             said, _ = await process.communicate()
         assert process.returncode == 0, said.decode()

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import processes
 from aiohttp import web
+from processes import Forked
 from servers import serving
 from standardwebhooks import Webhook
 
@@ -36,7 +38,7 @@ class Daemon:
         self.origin = ""
         self.lines: list[dict[str, Any]] = []
         self._logged = asyncio.Condition()
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: asyncio.subprocess.Process | Forked | None = None
         self._reading: asyncio.Task[None] | None = None
 
     @property
@@ -56,10 +58,13 @@ class Daemon:
             "TIDINGS_LOG_FORMAT": "json",
             **self.settings,
         }
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "daemon", "run",
-            env=environ, cwd=Path(__file__).parents[2], stdout=asyncio.subprocess.PIPE, stderr=None, limit=2**22,
-        )  # fmt: skip
+        if "PYTHONPATH" in self.settings:  # another daemon's code than that which is forked
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "daemon", "run",
+                env=environ, cwd=processes.ROOT, stdout=asyncio.subprocess.PIPE, stderr=None, limit=processes.LINE,
+            )  # fmt: skip
+        else:
+            self._process = await processes.tidings(["run"], environ)
         ready = asyncio.get_running_loop().create_future()
         self._reading = asyncio.create_task(self._read(ready))
         async with asyncio.timeout(PATIENCE):

@@ -93,6 +93,7 @@ async def serving_posts(
         await process.wait()
 
 
+@pytest.mark.early(15)
 def test_changes_at_json_server_arrive_at_the_callback(
     json_server: list[str], dsn: str, tmp_path: Path, run: Callable[[Coroutine[Any, Any, Any]], Any]
 ) -> None:

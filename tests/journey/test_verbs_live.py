@@ -3,11 +3,11 @@
 import asyncio
 import json
 import os
-import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import processes
 from journey.running import KEY, PATIENCE, Api, Daemon, Receiver, add_user, receiving, running
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -21,10 +21,7 @@ async def tidings(daemon: Daemon, *arguments: object) -> str:
         "TIDINGS_STATE_DIRECTORY": str(daemon.directory),
         "TIDINGS_OUTBOUND_ALLOW_NETWORKS": "127.0.0.0/8",
     }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "daemon", *map(str, arguments),
-        env=environ, cwd=Path(__file__).parents[2], stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+    process = await processes.tidings([*map(str, arguments)], environ, errors_apart=True)
     out, err = await process.communicate()
     assert 0 == process.returncode, err.decode()
     return out.decode()

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from needs import need
 from systemd.delivery import prove_delivery
 from systemd.machine import Machine, machine, missing
@@ -14,6 +15,7 @@ UNIT = "tidings.service"
 HEALTH = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8080/health', timeout=10).status)"
 
 
+@pytest.mark.early(50)
 def test_the_life_of_the_service() -> None:
     """The service becomes ready, comes back after kill -9 and after hanging, and stops in order."""
     need(not missing(), missing())
