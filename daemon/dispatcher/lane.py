@@ -499,7 +499,8 @@ class Lane:
             return True
         if self._ready and self._ready[0].position > self.reserved and not self._ready[0].parked:
             return True
-        if self._window_left > self.rules.window // 2:
+        # There is room, or enough to go on with while others' outcomes come together.
+        if self._window_left > self.rules.window // 2 or len(self._ready) > self.rules.window // 4:
             return False
         return bool(self._outcomes) or self._parkable()
 
