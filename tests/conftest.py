@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import hypothesis
 import pytest
 import structlog
 import uvloop
@@ -31,6 +32,12 @@ for name in [
     if name.startswith("TIDINGS_") and not name.startswith("TIDINGS_TEST")
 ]:
     del os.environ[name]
+
+
+# Examples of each law in a run, where a test does not say how many it needs: each run draws others, and there are many runs.
+hypothesis.settings.register_profile("run", max_examples=40)
+hypothesis.settings.register_profile("deep", max_examples=1000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "run"))
 
 
 @pytest.hookimpl(trylast=True)
