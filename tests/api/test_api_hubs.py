@@ -426,7 +426,7 @@ def test_only_the_record_itself_is_answered(registry: elements.Registry) -> None
         asyncio.run(ask(b"<html>"))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(
     st.lists(
         st.builds(

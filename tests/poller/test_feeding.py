@@ -573,7 +573,7 @@ def test_entries_are_believed_in_order(open_fed: Open, monkeypatch: Any, at_once
         w = runner.run(stack.enter_async_context(open_fed()))
 
         @settings(
-            max_examples=100,
+            max_examples=60,
             deadline=None,
             suppress_health_check=[HealthCheck.function_scoped_fixture],
         )
