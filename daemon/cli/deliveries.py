@@ -22,8 +22,8 @@ from daemon.cli.outcome import Failed
 from daemon.dates import DatePattern
 from daemon.errors import NotFound
 from daemon.service import Base
-from daemon.store import alerts, instances, log
 from daemon.store import deliveries as store
+from daemon.store import instances, log
 from daemon.store.database import Db
 from daemon.store.log import Entry
 from daemon.store.reader import Reader
@@ -405,8 +405,8 @@ async def _switch(app: App, callback_id: int, kind: str, reason: str | None = No
         callback = await _open(db, callback_id)
         if (callback["state"] == "disabled") == (kind == "callback.disabled"):
             return [], False
-        entry = store.callback_entry(kind, callback_id, callback["instance_id"], reason)
-        return [alerts.by_hand(entry, getpass.getuser())], True
+        who, instance_id = getpass.getuser(), callback["instance_id"]
+        return [store.callback_entry(kind, callback_id, instance_id, reason, by=who)], True
 
     async with app.base() as base:
         changed: bool = await _append(base, entries)

@@ -16,7 +16,7 @@ from daemon.cli.outcome import Failed
 from daemon.elements import Registry, watching
 from daemon.errors import Invalid, NotFound
 from daemon.model import Instance
-from daemon.store import alerts, deliveries, log, objects, writer
+from daemon.store import deliveries, log, objects, writer
 from daemon.store import instances as store
 from daemon.store.database import Conn, Db
 from daemon.store.log import Entry
@@ -185,8 +185,9 @@ def pause(app: App, *, instance_id: int, callback: bool, reason: str) -> None:
             row = await _callback(conn, instance_id)
             if row["state"] == "disabled":
                 return []
-            entry = deliveries.callback_entry("callback.disabled", row["id"], instance_id, reason)
-            return [alerts.by_hand(entry, getpass.getuser())]
+            who = getpass.getuser()
+            kind = "callback.disabled"
+            return [deliveries.callback_entry(kind, row["id"], instance_id, reason, by=who)]
         if instance.disabled:
             return []
         return [await _switched(conn, known, instance, disabled=True)]

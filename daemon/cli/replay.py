@@ -19,7 +19,7 @@ from daemon.errors import NotFound
 from daemon.model import Instance
 from daemon.outbound.addresses import AddressPolicy
 from daemon.service import Base
-from daemon.store import alerts, deliveries, instances, log, replays, writer
+from daemon.store import deliveries, instances, log, replays, writer
 from daemon.store.database import Db
 from daemon.store.replays import Selection, Terms
 from daemon.store.writer import Unit, append_once
@@ -209,8 +209,10 @@ async def _switch(app: App, replay_id: int, kind: str, reason: str | None) -> No
             )
         if found[0]["state"] != wanted:
             raise Failed(f"replay {replay_id} is {found[0]['state']}, and not {wanted}")
-        entry = deliveries.callback_entry(kind, replay_id, found[0]["instance_id"], reason)
-        await append_once(conn, base.keys, Unit([alerts.by_hand(entry, getpass.getuser())]))
+        entry = deliveries.callback_entry(
+            kind, replay_id, found[0]["instance_id"], reason, by=getpass.getuser()
+        )
+        await append_once(conn, base.keys, Unit([entry]))
 
 
 async def _replay(

@@ -15,9 +15,6 @@ class Lanes:
     def __iter__(self) -> Iterator[Lane]:
         return iter(list(self._lanes.values()))
 
-    def __len__(self) -> int:
-        return len(self._lanes)
-
     def __contains__(self, lane: Lane) -> bool:
         return self._lanes.get(lane.id) is lane
 

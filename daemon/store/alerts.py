@@ -106,9 +106,3 @@ def sent(about: int, *, attempts: int, status: int | None, error: str | None) ->
     """
     data = {"about": about, "attempts": attempts, "status": status, "error": error}
     return Entry("alert.sent", data=orjson.dumps(data).decode())
-
-
-def by_hand(entry: Entry, who: str) -> Entry:
-    """A `callback.disabled` as *who*, a person, asks for it: it is no alert."""
-    data = {**orjson.loads(entry.data or "{}"), "by": who}
-    return Entry(entry.kind, instance_id=entry.instance_id, data=orjson.dumps(data).decode())

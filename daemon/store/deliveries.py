@@ -184,10 +184,16 @@ def entry(progress: Iterable[Progress], outcomes: Iterable[Outcome], *, later: i
 
 
 def callback_entry(
-    kind: str, callback_id: int, instance_id: int, reason: str | None = None
+    kind: str,
+    callback_id: int,
+    instance_id: int,
+    reason: str | None = None,
+    *,
+    by: str | None = None,
 ) -> Entry:
-    """A `callback.disabled` (with its reason) or `callback.enabled` entry."""
-    data = {"callback": callback_id, **({} if reason is None else {"reason": reason})}
+    """A `callback.disabled` (with its reason) or `callback.enabled` entry; *by* is who asks for it, a person."""
+    said = {"callback": callback_id, "reason": reason, "by": by}
+    data = {name: value for name, value in said.items() if value is not None}
     return Entry(kind, instance_id=instance_id, data=orjson.dumps(data).decode())
 
 

@@ -198,8 +198,7 @@ def switched_off(instance: int) -> Entry:
 
 def disabled_by_hand(instance: int) -> Entry:
     """What a person appends who disables a callback."""
-    entry = deliveries.callback_entry("callback.disabled", instance, instance, "a holiday")
-    return alerts.by_hand(entry, "ann")
+    return deliveries.callback_entry("callback.disabled", instance, instance, "a holiday", by="ann")
 
 
 @asynccontextmanager

@@ -5,14 +5,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import orjson
-import pytest
-import uvloop
-from databases import copied
 from heart import connected, mark
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from daemon.store import database, objects, projections
+from daemon.store import objects, projections
 from daemon.store.log import append
 
 # Wildcards, neighbours of the slash, capitals, accents, and what is longer than the index looks.
@@ -20,18 +17,6 @@ PARTS = ["a", "a0", "a.txt", "a-b", "A", "%", "_", "ä", "\\", "x" * 600, "x" * 
 places = st.builds(
     lambda parts: "/" + "/".join(parts), st.lists(st.sampled_from(PARTS), min_size=1, max_size=3)
 )
-
-
-@pytest.fixture(scope="module")
-def desk(server: str, template: str) -> Iterator[tuple[asyncio.Runner, Any]]:
-    """One connection as the owner for many examples, and what runs coroutines with it."""
-    with (
-        copied(server, template) as dsn,
-        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
-    ):
-        conn = runner.run(database.connect(dsn, role=None))
-        yield runner, conn
-        runner.run(conn.close())
 
 
 async def known(conn: Any, there: list[str]) -> None:

@@ -1,7 +1,6 @@
 """Every table but the log and the vault is folded from the log: live and in a rebuild alike."""
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +24,7 @@ from histories import KINDS, History, Step
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from daemon.store import database, deliveries, objects, projections
+from daemon.store import deliveries, objects, projections
 from daemon.store.database import schema_sql
 from daemon.store.deliveries import Outcome, Progress
 from daemon.store.vault import Keys
@@ -43,18 +42,6 @@ async def rebuilt(conn: Any, chunk: int) -> dict[str, list[str]]:
         async for _ in projections.rebuild(conn, chunk=chunk):
             pass
     return await dumped(conn)
-
-
-@pytest.fixture(scope="module")
-def desk(server: str, template: str) -> Iterator[tuple[asyncio.Runner, Any]]:
-    """One connection as the owner for many histories, and what runs coroutines with it."""
-    with (
-        copied(server, template) as dsn,
-        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
-    ):
-        conn = runner.run(database.connect(dsn, role=None))
-        yield runner, conn
-        runner.run(conn.close())
 
 
 async def wiped(conn: Any) -> None:
